@@ -1,0 +1,1 @@
+"""Generated protocol stubs; see protos/csr/v1/*.proto."""

@@ -1,0 +1,1 @@
+"""The processes of the system: encoder, index servers, router, and the client."""

@@ -1,0 +1,1 @@
+"""What every process needs: settings, limits, errors, logging, metrics, lifecycle, vectors on the wire."""

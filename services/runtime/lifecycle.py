@@ -1,0 +1,170 @@
+"""A grpc.aio server as every process of ours runs it: errors, metrics, health, reflection, drain.
+
+`GrpcHost` is the shell around a servicer: it answers domain errors with their status code, counts and times every
+call, reports health per readiness, and stops without losing requests in flight.
+"""
+
+import asyncio
+import signal
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from services.runtime import limits, metrics
+from services.runtime.errors import ERROR_METADATA_KEY, CsrError, InternalError, status_of
+
+log = structlog.get_logger()
+
+REQUEST_ID_KEY = "x-request-id"
+"""Metadata that names a request; made up when absent, passed on to every call made on its behalf."""
+
+Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
+
+
+class RequestInterceptor(grpc.aio.ServerInterceptor):
+    """Turns exceptions into status codes and keeps the request metrics; unary calls only, we have no others."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Wrap the handler of one call."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        method = str(handler_call_details.method).rpartition("/")[2]
+        return grpc.unary_unary_rpc_method_handler(
+            _observed(method, cast(Handler, handler.unary_unary)),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _observed(method: str, handler: Handler) -> Handler:
+    async def handle(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        started = time.perf_counter()
+        code = "OK"
+        structlog.contextvars.bind_contextvars(request_id=_request_id(context), rpc=method)
+        try:
+            return await handler(request, context)
+        except CsrError as error:
+            code = status_of(error).name
+            await _abort(context, error)
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception:
+            code = "INTERNAL"
+            error_id = uuid.uuid4().hex[:12]
+            log.exception("unhandled error", error_id=error_id)
+            await _abort(context, InternalError(f"internal error, see the log for error_id {error_id}"))
+        finally:
+            metrics.counter(metrics.REQUESTS).labels(method, code).inc()
+            metrics.histogram(metrics.REQUEST_SECONDS).labels(method).observe(time.perf_counter() - started)
+
+    return handle
+
+
+def _request_id(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY:
+            return str(value)[:64]
+    return uuid.uuid4().hex[:16]
+
+
+async def _abort(context: "grpc.aio.ServicerContext[Any, Any]", error: CsrError) -> NoReturn:
+    trailing = ((ERROR_METADATA_KEY, type(error).__name__),)
+    await context.abort(status_of(error), str(error), trailing_metadata=trailing)
+    raise AssertionError("abort raises")
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """Where a server listens and how much it takes on."""
+
+    host: str
+    port: int
+    metrics_port: int
+    concurrent_requests: int
+    drain_seconds: float
+    reflection: bool
+
+
+class GrpcHost:
+    """One grpc.aio server with health, reflection, metrics and drain.
+
+    Add servicers to `server`, then `start`, `set_ready`, and finally `stop`. Health is NOT_SERVING until set_ready.
+    """
+
+    def __init__(self, options: HostOptions) -> None:
+        self.options = options
+        self.port = 0
+        self.metrics_port = 0
+        self.server = grpc.aio.server(
+            interceptors=[RequestInterceptor()],
+            maximum_concurrent_rpcs=options.concurrent_requests,
+            options=[
+                ("grpc.max_receive_message_length", limits.REQUEST_BYTES_MAX),
+                ("grpc.max_send_message_length", limits.RESPONSE_BYTES_MAX),
+                ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it
+            ],
+        )
+        self._health = HealthServicer()
+        self._names: Sequence[str] = ("",)
+
+    async def start(self, service_names: Sequence[str]) -> None:
+        """Bind the ports and begin to answer.
+
+        Args:
+            service_names: Full names of the servicers, for health and reflection.
+
+        Raises:
+            OSError: a port is taken; the text names it.
+        """
+        options = self.options
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        self._names = ("", *service_names)
+        if options.reflection:
+            names = (*service_names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self.server)
+        await self.set_ready(False)
+        try:
+            self.port = self.server.add_insecure_port(f"{options.host}:{options.port}")
+        except RuntimeError:
+            raise OSError(f"port {options.port} on {options.host} is taken") from None
+        try:
+            metrics_server, _ = start_http_server(options.metrics_port, addr=options.host)
+        except OSError as error:
+            raise OSError(f"metrics port {options.metrics_port} on {options.host}: {error.strerror}") from None
+        self.metrics_port = metrics_server.server_port
+        await self.server.start()
+
+    async def set_ready(self, ready: bool) -> None:
+        """Report SERVING or NOT_SERVING."""
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, status)
+
+    async def stop(self) -> None:
+        """Report NOT_SERVING, refuse new requests and let those in flight finish within the grace."""
+        await self._health.enter_graceful_shutdown()
+        await self.server.stop(self.options.drain_seconds)
+
+
+async def until_signalled() -> None:
+    """Return when the process is asked to stop (SIGTERM or SIGINT)."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    await stop.wait()
