@@ -8,7 +8,7 @@ CsrError
 ├── CollectionExists                                        ALREADY_EXISTS
 ├── Overloaded, StoreFull                                   RESOURCE_EXHAUSTED   wait, then retry
 ├── PartitionUnavailable, WrongOwner, StoreUnavailable,
-│   EncoderUnavailable                                      UNAVAILABLE          retry with back-off
+│   EncoderUnavailable, RegistryUnavailable                 UNAVAILABLE          retry with back-off
 ├── DeadlineSpent                                           DEADLINE_EXCEEDED
 ├── CorruptRecord                                           DATA_LOSS            page someone
 ├── Unauthenticated                                         UNAUTHENTICATED
@@ -103,6 +103,10 @@ class EncoderUnavailable(CsrError):
     """No encoder replica can be reached."""
 
 
+class RegistryUnavailable(CsrError):
+    """MLflow cannot be reached."""
+
+
 class DeadlineSpent(CsrError):
     """The caller's deadline passed before the work was done."""
 
@@ -142,6 +146,7 @@ STATUS: Final[Mapping[type[CsrError], grpc.StatusCode]] = {
     WrongOwner: grpc.StatusCode.UNAVAILABLE,
     StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     EncoderUnavailable: grpc.StatusCode.UNAVAILABLE,
+    RegistryUnavailable: grpc.StatusCode.UNAVAILABLE,
     DeadlineSpent: grpc.StatusCode.DEADLINE_EXCEEDED,
     CorruptRecord: grpc.StatusCode.DATA_LOSS,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
