@@ -1,0 +1,1 @@
+"""Redis as the log and the state: keys, formats, the atomic write, readers, catalogue and placement."""

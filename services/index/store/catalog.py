@@ -1,0 +1,140 @@
+"""Collections: their records, and creating and deleting them so that a crash at any point leaves nothing behind."""
+
+import asyncio
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal
+
+from redis.asyncio import Redis
+
+from services.index.store.connection import store_errors
+from services.index.store.keys import COLLECTIONS, UNFINISHED, partition_keys
+from services.index.store.meta import new_partition_fields
+from services.runtime.errors import CollectionExists, CorruptRecord, StoreUnavailable, UnknownCollection, WrongState
+
+RECORD_FORMAT: Final = 1
+_CREATION_SECONDS_MAX: Final = 60.0
+"""A creation that is older than this was abandoned by its process."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRecord:
+    """One complete encoding of a collection by one model version.
+
+    Attributes:
+        generation: 1 and up, never reused within the collection.
+        model_name: Registered model; for collections of kind codes as the client named it.
+        model_version: Version in the registry.
+        fingerprint: 32 lower-case hex digits.
+        hidden_dim: Number of latents.
+    """
+
+    generation: int
+    state: Literal["building", "active", "retained"]
+    model_name: str
+    model_version: int
+    fingerprint: str
+    hidden_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRecord:
+    """What the catalogue knows of a collection.
+
+    Attributes:
+        collection_id: 16 hex digits, random, never reused.
+        kind: `dense` (documents arrive as embeddings or texts) or `codes`.
+        versioning: `assigned` by the store in the order of arrival, or by the `client`.
+        input_dim: Dimension of embeddings; 0 for kind codes.
+        k_max: Active latents kept per document.
+        partitions: Hash buckets of ids, fixed.
+        generations: By generation ascending; exactly one is active.
+        revision: Grows by one with every change of the record.
+    """
+
+    name: str
+    collection_id: str
+    kind: Literal["dense", "codes"]
+    versioning: Literal["assigned", "client"]
+    input_dim: int
+    k_max: int
+    partitions: int
+    generations: tuple[GenerationRecord, ...]
+    state: Literal["open", "deleted"] = "open"
+    revision: int = 1
+
+    @property
+    def active(self) -> GenerationRecord:
+        """The generation that answers searches."""
+        return next(generation for generation in self.generations if generation.state == "active")
+
+    def to_json(self) -> str:
+        """Return the record as JSON with a format version."""
+        return json.dumps({"format": RECORD_FORMAT, **asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "CollectionRecord":
+        """Return the record behind its JSON.
+
+        Raises:
+            WrongState: a newer release of this system wrote the record.
+            CorruptRecord: the text is no record.
+        """
+        try:
+            fields = json.loads(text)
+            layout = fields.pop("format")
+            if layout > RECORD_FORMAT:
+                raise WrongState(f"collection record format {layout}: this release reads up to {RECORD_FORMAT}")
+            generations = tuple(GenerationRecord(**generation) for generation in fields.pop("generations"))
+            return cls(**fields, generations=generations)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptRecord(f"collection record: {error!r}") from None
+
+
+def new_collection_id() -> str:
+    """Return a random collection id, 16 hex digits."""
+    return secrets.token_hex(8)
+
+
+class Catalog:
+    """The collections in one Redis; holds no state of its own."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def create(self, record: CollectionRecord) -> None:
+        """Create the partitions of a collection, then publish its record.
+
+        Raises:
+            CollectionExists: the name is taken; of concurrent creations of one name exactly one succeeds.
+            StoreUnavailable, StoreFull: Redis does not answer or refuses.
+        """
+        raise NotImplementedError
+
+    async def get(self, name: str) -> CollectionRecord:
+        """Return the record of a collection.
+
+        Raises:
+            UnknownCollection: no collection has that name.
+        """
+        raise NotImplementedError
+
+    async def list(self) -> list[CollectionRecord]:
+        """Return all collections, by name ascending."""
+        raise NotImplementedError
+
+    async def delete(self, name: str) -> CollectionRecord:
+        """Delete a collection and return its last record, in state `deleted`.
+
+        The name is free at once. Every partition is closed, so that no write arrives any more, and then unlinked;
+        if that is interrupted, resume_deletions finishes it.
+
+        Raises:
+            UnknownCollection: no collection has that name.
+        """
+        raise NotImplementedError
+
+    async def resume_deletions(self) -> int:
+        """Remove what interrupted deletions and abandoned creations left; return how many there were."""
+        raise NotImplementedError

@@ -1,0 +1,78 @@
+"""Loads functions.lua into Redis and checks that this Redis can be trusted with data."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from services.index.store.connection import store_errors
+from services.runtime.errors import WrongState
+
+LIBRARY_VERSION: Final = 1
+"""Version that functions.lua returns from csr_version; both change together."""
+_OLDEST_REDIS: Final = (7, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class StorePolicy:
+    """What an acknowledged write is worth in this Redis.
+
+    Attributes:
+        appendfsync: `always`, `everysec` or `no`; `off` without an append-only file; `unknown` when Redis hides it.
+    """
+
+    appendfsync: str
+
+
+async def ensure_functions(redis: Redis) -> StorePolicy:
+    """Check this Redis and load our functions when they are absent or older.
+
+    Raises:
+        WrongState: Redis is older than 7.0, may evict keys, or holds functions of a newer release.
+        StoreUnavailable: Redis does not answer.
+    """
+    with store_errors("load functions"):
+        await _check_server(redis)
+        loaded = await _loaded_version(redis)
+        if loaded > LIBRARY_VERSION:
+            raise WrongState(
+                f"Redis holds csr functions version {loaded}; this release has {LIBRARY_VERSION}: upgrade it"
+            )
+        if loaded < LIBRARY_VERSION:
+            await redis.function_load(functions_source(), replace=True)
+        return StorePolicy(await _appendfsync(redis))
+
+
+def functions_source() -> str:
+    """Return the text of functions.lua."""
+    return files("services.index.store").joinpath("functions.lua").read_text()
+
+
+async def _check_server(redis: Redis) -> None:
+    info = await redis.info()
+    version = str(info["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
+        raise WrongState(f"Redis {version}: functions need 7.0 or newer")
+    if info["maxmemory_policy"] != "noeviction":
+        raise WrongState(
+            f"Redis maxmemory-policy is {info['maxmemory_policy']}: it would drop documents; set it to noeviction"
+        )
+
+
+async def _loaded_version(redis: Redis) -> int:
+    try:
+        return int(await redis.fcall_ro("csr_version", 0))
+    except ResponseError as error:
+        if "unction not found" in str(error):
+            return 0
+        raise
+
+
+async def _appendfsync(redis: Redis) -> str:
+    try:
+        config = await redis.config_get("append*")
+    except ResponseError:  # managed services forbid CONFIG
+        return "unknown"
+    return str(config["appendfsync"]) if config["appendonly"] == "yes" else "off"
