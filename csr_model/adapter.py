@@ -1,0 +1,282 @@
+"""The adapter that services load: embeddings in, codes out. Encoding never changes it."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csr_model.artifact import Manifest, fingerprint, read_artifact, write_artifact
+from csr_model.autoencoder import CSRAutoencoder
+from csr_model.code_file import write_codes
+from csr_model.codes import Codes, unit_length
+from csr_model.config import CSRConfig
+from csr_model.embeddings import checked_rows
+from csr_model.errors import ArtifactCorrupt, InvalidK
+
+Floats = np.ndarray[Any, Any]
+
+_PRE_ACTIVATIONS_PER_CHUNK = 4_194_304
+_PARITY_TOLERANCE = 1e-4
+_REFERENCE_ROWS = 16
+
+
+class CSRAdapter:
+    """A trained encoder with its provenance; create one with `load` or `csr_model.fit`.
+
+    Safe to share between threads. An embedding encodes alike in any batch and order, except that two
+    latents whose pre-activations lie closer than 1e-4 may trade places.
+
+    Args:
+        autoencoder: Trained weights; used as they are from now on.
+        manifest: What `config.json` says.
+        usage: [h] int64, in how many of `manifest.usage_rows` training rows each latent was active.
+        reference_embeddings: [r, d] float32 rows to check other machines with.
+        reference_codes: Their codes at k_max, latents int64.
+    """
+
+    def __init__(
+        self,
+        autoencoder: CSRAutoencoder,
+        manifest: Manifest,
+        usage: Tensor,
+        reference_embeddings: Tensor,
+        reference_codes: Codes[Tensor],
+    ) -> None:
+        self._autoencoder = autoencoder.eval().requires_grad_(False)
+        self.manifest = manifest
+        self.usage = usage
+        self._reference_embeddings = reference_embeddings
+        self._reference_codes = reference_codes
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the space of codes; 32 hex digits. Codes compare only under one fingerprint."""
+        return self.manifest.fingerprint
+
+    @property
+    def input_dim(self) -> int:
+        """Dimension of the embeddings it takes."""
+        return self.manifest.input_dim
+
+    @property
+    def hidden_dim(self) -> int:
+        """Number of latents."""
+        return self.manifest.hidden_dim
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The k it was trained for, ascending."""
+        return self.manifest.levels
+
+    @property
+    def k_max(self) -> int:
+        """The largest level: what is kept of a stored code."""
+        return self.levels[-1]
+
+    @property
+    def k_limit(self) -> int:
+        """The largest k `encode` takes: 4·k_max, as far as training decoded, at most h."""
+        return min(4 * self.k_max, self.hidden_dim)
+
+    @overload
+    def encode(self, x: Tensor, k: int = ...) -> Codes[Tensor]: ...
+    @overload
+    def encode(self, x: Floats, k: int = ...) -> Codes[Floats]: ...
+    def encode(self, x: Floats | Tensor, k: int = 32) -> Codes[Floats] | Codes[Tensor]:
+        """Return the codes of embeddings [n, input_dim], in memory bounded beyond input and output.
+
+        Args:
+            x: Any real dtype. Numpy gives numpy, torch gives torch on the tensor's own device.
+            k: Active latents, 1 … `k_limit`. Any prefix is the code of that smaller k (`Codes.prefix`).
+
+        Returns:
+            Latents uint16 [n, k] and weights float32 [n, k] of L2 norm 1, padded with latent 0 and
+            weight 0. An embedding that activates nothing has an empty code, all zeros.
+
+        Raises:
+            InvalidVector: A row is not finite, has no direction, or has the wrong dimension.
+            InvalidK: k is out of range.
+        """
+        self._check_k(k)
+        codes = self._encode(checked_rows(x, self.input_dim), k)
+        latents = codes.latents.to(torch.uint16)
+        if isinstance(x, Tensor):
+            return Codes(latents.to(x.device), codes.weights.to(x.device))
+        return Codes(latents.cpu().numpy(), codes.weights.cpu().numpy())
+
+    def encode_to(self, path: str | os.PathLike[str], batches: Iterable[Floats], k: int = 32) -> int:
+        """Encode batches one by one into a .npy file, in memory independent of how many there are.
+
+        `csr_model.read_codes(path)` gives the arrays that `encode` would, by memory map. The file takes
+        its name only when it is complete.
+
+        Args:
+            path: Of the .npy file; replaced if it exists.
+            batches: Arrays [b, input_dim].
+            k: As for `encode`.
+
+        Returns:
+            The number of rows written.
+
+        Raises:
+            InvalidVector, InvalidK: As for `encode`; rows are counted from the first batch.
+        """
+        self._check_k(k)
+        return write_codes(path, self._encode_batches(batches, k), k)
+
+    def reconstruction_nmse(self, x: Floats) -> dict[int, float]:
+        """Return, for each level, Σ‖x' − x̂‖² / Σ‖x' − x̄'‖² over embeddings [n, d]; 0 is perfect."""
+        model = self._autoencoder
+        rows = checked_rows(x, self.input_dim).to(model.weight.device)
+        ks = [model.decode_ks.index(k) for k in self.levels]
+        with torch.inference_mode():
+            targets = model.preprocess(rows)
+            errors = torch.zeros(len(ks), dtype=torch.float64, device=rows.device)
+            for part in torch.split(rows, self._rows_per_chunk()):
+                restored = model.reconstruct(model.encode(part, model.decode_ks[-1]))[:, ks]
+                errors += (model.preprocess(part)[:, None] - restored).square().sum((0, 2)).double()
+            energy = (targets - targets.mean(0)).square().sum()
+        return dict(zip(self.levels, (errors / energy).tolist(), strict=True))
+
+    def verify_parity(self) -> None:
+        """Encode the reference embeddings here and compare with the codes made where it was trained.
+
+        Raises:
+            ArtifactCorrupt: A weight differs by more than 1e-4: this machine encodes differently.
+        """
+        if not len(self._reference_embeddings):
+            raise ArtifactCorrupt("the adapter holds no reference embeddings to compare with")
+        here = self._encode(self._reference_embeddings, self.k_max)
+        difference = float((_dense(here, self.hidden_dim) - _dense(self._reference_codes, self.hidden_dim)).abs().max())
+        if not difference <= _PARITY_TOLERANCE:
+            raise ArtifactCorrupt(
+                f"reference codes differ by {difference:.2g}; at most {_PARITY_TOLERANCE} is rounding"
+            )
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        metrics: Mapping[str, float] | None = None,
+        backbone: str | None = None,
+    ) -> Self:
+        """Write the artifact folder, whole or not at all, and return the adapter as stored.
+
+        Args:
+            path: A folder that does not exist yet.
+            metrics: Replaces the recorded metrics.
+            backbone: Replaces the recorded name of the text model.
+
+        Raises:
+            ArtifactExists: The folder exists.
+            ArtifactError: The file system refused.
+        """
+        manifest = dataclasses.replace(
+            self.manifest,
+            metrics=dict(self.manifest.metrics if metrics is None else metrics),
+            backbone=backbone or self.manifest.backbone,
+        )
+        tensors = {
+            **self._autoencoder.state_dict(),
+            "usage": self.usage,
+            "reference.embeddings": self._reference_embeddings,
+            "reference.latents": self._reference_codes.latents,
+            "reference.weights": self._reference_codes.weights,
+        }
+        stored = write_artifact(Path(path), manifest, tensors)
+        codes = self._reference_codes
+        return type(self)(self._autoencoder, stored, self.usage, self._reference_embeddings, codes)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
+        """Read an artifact folder and check it: format, SHA-256, shapes, fingerprint. Runs no code from it.
+
+        Raises:
+            ArtifactTooNew: Written by a newer release.
+            ArtifactCorrupt: Incomplete or altered.
+        """
+        manifest, tensors = read_artifact(Path(path))
+        references = [tensors.pop(f"reference.{name}", None) for name in ("embeddings", "latents", "weights")]
+        embeddings, latents, weights = references
+        if embeddings is None or latents is None or weights is None:
+            raise ArtifactCorrupt(f"{path}: reference embeddings or codes are missing")
+        usage = tensors.pop("usage")
+        decode_ks = CSRConfig.from_fields(manifest.training).decode_ks
+        model = CSRAutoencoder(manifest.input_dim, manifest.hidden_dim, decode_ks, manifest.normalize)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ArtifactCorrupt(f"{path}: tensors do not fit the configuration: {error}") from error
+        return cls(model.to(device), manifest, usage, embeddings, Codes(latents, weights))
+
+    def _check_k(self, k: int) -> None:
+        if not 1 <= k <= self.k_limit:
+            raise InvalidK(f"k is {k}; this adapter encodes 1 … {self.k_limit} active latents")
+
+    def _encode_batches(self, batches: Iterable[Floats], k: int) -> Iterator[Codes[Floats]]:
+        rows = 0
+        for batch in batches:
+            codes = self._encode(checked_rows(batch, self.input_dim, rows), k)
+            rows += len(codes.latents)
+            yield Codes(codes.latents.cpu().numpy(), codes.weights.cpu().numpy())
+
+    def _rows_per_chunk(self) -> int:
+        return max(1, _PRE_ACTIVATIONS_PER_CHUNK // self.hidden_dim)
+
+    def _encode(self, rows: Tensor, k: int) -> Codes[Tensor]:
+        device = self._autoencoder.weight.device
+        with torch.inference_mode():
+            parts = [
+                unit_length(self._autoencoder.encode(part.to(device), k))
+                for part in torch.split(rows, self._rows_per_chunk())
+            ]
+        return Codes(torch.cat([part.latents for part in parts]), torch.cat([part.weights for part in parts]))
+
+
+def adapter_from_training(
+    autoencoder: CSRAutoencoder, config: CSRConfig, sample: Tensor, data: Mapping[str, Any]
+) -> CSRAdapter:
+    """Return the adapter of trained weights, with usage and references taken from training rows.
+
+    Args:
+        autoencoder: On the CPU; not shared with a running training.
+        config: It was trained with.
+        sample: Training rows [n, d] float32 that stand for all of them.
+        data: What the manifest says about the training set.
+    """
+    tensors = {name: tensor.detach() for name, tensor in autoencoder.state_dict().items()}
+    manifest = Manifest(
+        input_dim=config.input_dim,
+        hidden_dim=config.hidden_dim,
+        levels=config.levels,
+        normalize=config.normalize,
+        fingerprint=fingerprint(tensors, config.levels, config.normalize),
+        training=dataclasses.asdict(config),
+        data=dict(data),
+        usage_rows=len(sample),
+    )
+    empty = torch.empty(0, config.input_dim)
+    bare = CSRAdapter(autoencoder, manifest, torch.empty(0), empty, Codes(empty.long(), empty))
+    codes = bare._encode(sample, config.k_max)
+    usage = torch.bincount(codes.latents[codes.weights > 0], minlength=config.hidden_dim)
+    chosen = _unambiguous(autoencoder, sample[:256], config.k_max)
+    return CSRAdapter(autoencoder, manifest, usage, sample[chosen], Codes(codes.latents[chosen], codes.weights[chosen]))
+
+
+def _unambiguous(autoencoder: CSRAutoencoder, rows: Tensor, k: int) -> Tensor:
+    """Return the numbers of the rows whose k-th and (k+1)-th weights lie furthest apart.
+
+    Rounding on another machine then cannot change which latents their codes hold.
+    """
+    with torch.inference_mode():
+        weights = autoencoder.encode(rows, min(k + 1, autoencoder.hidden_dim)).weights
+    gaps = weights[:, -2] - weights[:, -1] if weights.shape[1] > k else weights[:, -1]
+    return gaps.topk(min(_REFERENCE_ROWS, len(rows))).indices
+
+
+def _dense(codes: Codes[Tensor], hidden_dim: int) -> Tensor:
+    return torch.zeros(len(codes.latents), hidden_dim).scatter_add_(1, codes.latents.cpu(), codes.weights.cpu())

@@ -1,0 +1,34 @@
+"""L(k) + L(4k)/8 for every level at once (Wen et al. 2025, eq. 4; several levels are an addition)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+_WEIGHT_OF_4K = 1 / 8
+
+
+def reconstruction_weights(levels: Sequence[int], decode_ks: Sequence[int]) -> list[float]:
+    """Return what each decoded k counts: 1 as a level and 1/8 as four times one, over the number of levels.
+
+    4k is clamped to the largest decoded k.
+    """
+    weights = dict.fromkeys(decode_ks, 0.0)
+    for k in levels:
+        weights[k] += 1 / len(levels)
+        weights[min(4 * k, decode_ks[-1])] += _WEIGHT_OF_4K / len(levels)
+    return list(weights.values())
+
+
+def reconstruction_loss(preprocessed: Tensor, reconstructions: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sum over k of the normalised squared error, a scalar.
+
+    Preprocessing gave the training set variance 1, a fixed number, so the mean squared distance is the
+    share of variance missed: free of scale and dimension, and its mean over ranks is that of all rows.
+
+    Args:
+        preprocessed: x' [n, d].
+        reconstructions: x̂ [n, m, d], one for each decoded k.
+        weights: [m].
+    """
+    errors = (preprocessed[:, None] - reconstructions).square().sum(2).mean(0)
+    return (weights * errors).sum()
