@@ -1,6 +1,5 @@
 """Collections: their records, and creating and deleting them so that a crash at any point leaves nothing behind."""
 
-import asyncio
 import json
 import secrets
 from dataclasses import asdict, dataclass, replace
@@ -110,7 +109,25 @@ class Catalog:
             CollectionExists: the name is taken; of concurrent creations of one name exactly one succeeds.
             StoreUnavailable, StoreFull: Redis does not answer or refuses.
         """
-        raise NotImplementedError
+        with store_errors(f"create collection {record.name!r}"):
+            if await self._redis.hexists(COLLECTIONS, record.name):
+                raise CollectionExists(f"collection {record.name!r} exists")
+            since, _ = await self._redis.time()
+            entry = _unfinished_entry(record, since)
+            await self._redis.hset(UNFINISHED, record.collection_id, entry)
+            async with self._redis.pipeline(transaction=False) as calls:
+                for partition in range(record.partitions):
+                    calls.hset(partition_keys(record.collection_id, partition).meta, mapping=new_partition_fields())
+                await calls.execute()
+            outcome = await self._redis.fcall(
+                "csr_publish", 2, COLLECTIONS, UNFINISHED, record.name, record.collection_id, record.to_json(), entry
+            )
+            if outcome == b"published":
+                return
+            await self._remove(record)
+        if outcome == b"taken":
+            raise CollectionExists(f"collection {record.name!r} exists")
+        raise StoreUnavailable(f"creating collection {record.name!r} took too long and was given up")
 
     async def get(self, name: str) -> CollectionRecord:
         """Return the record of a collection.
@@ -118,11 +135,13 @@ class Catalog:
         Raises:
             UnknownCollection: no collection has that name.
         """
-        raise NotImplementedError
+        return CollectionRecord.from_json(await self._get_json(name))
 
     async def list(self) -> list[CollectionRecord]:
         """Return all collections, by name ascending."""
-        raise NotImplementedError
+        with store_errors("list collections"):
+            records = await self._redis.hvals(COLLECTIONS)
+        return sorted(map(CollectionRecord.from_json, records), key=lambda record: record.name)
 
     async def delete(self, name: str) -> CollectionRecord:
         """Delete a collection and return its last record, in state `deleted`.
@@ -133,8 +152,70 @@ class Catalog:
         Raises:
             UnknownCollection: no collection has that name.
         """
-        raise NotImplementedError
+        while True:  # until the record does not change between reading and retiring it
+            text = await self._get_json(name)
+            record = CollectionRecord.from_json(text)
+            deleted = replace(record, state="deleted", revision=record.revision + 1)
+            with store_errors(f"delete collection {name!r}"):
+                if await self._redis.fcall(
+                    "csr_retire",
+                    2,
+                    COLLECTIONS,
+                    UNFINISHED,
+                    name,
+                    record.collection_id,
+                    text,
+                    _unfinished_entry(deleted, None),
+                ):
+                    await self._remove(deleted)
+                    return deleted
 
     async def resume_deletions(self) -> int:
         """Remove what interrupted deletions and abandoned creations left; return how many there were."""
-        raise NotImplementedError
+        with store_errors("remove deleted collections"):
+            entries = await self._redis.hvals(UNFINISHED)
+            now, _ = await self._redis.time()
+            removed = 0
+            for entry in entries:
+                record, since = _parse_unfinished(entry)
+                if since is not None:
+                    if now - since < _CREATION_SECONDS_MAX:
+                        continue
+                    deletion = _unfinished_entry(record, None)
+                    if not await self._redis.fcall(
+                        "csr_abandon", 1, UNFINISHED, record.collection_id, entry, deletion
+                    ):
+                        continue
+                await self._remove(record)
+                removed += 1
+        return removed
+
+    async def _get_json(self, name: str) -> bytes:
+        with store_errors(f"read collection {name!r}"):
+            text: bytes | None = await self._redis.hget(COLLECTIONS, name)
+        if text is None:
+            raise UnknownCollection(f"no collection {name!r}")
+        return text
+
+    async def _remove(self, record: CollectionRecord) -> None:
+        """Close all partitions, remove their keys, then forget the collection; safe to repeat from any point."""
+        partitions = [partition_keys(record.collection_id, partition) for partition in range(record.partitions)]
+        async with self._redis.pipeline(transaction=False) as calls:
+            for keys in partitions:
+                calls.fcall("csr_close", 1, keys.meta)
+            await calls.execute()
+        async with self._redis.pipeline(transaction=False) as calls:
+            for keys in partitions:
+                calls.unlink(*keys.all())
+            await calls.execute()
+        await self._redis.hdel(UNFINISHED, record.collection_id)
+
+
+def _unfinished_entry(record: CollectionRecord, creating_since: int | None) -> str:
+    return json.dumps({"record": record.to_json(), "creating_since": creating_since})
+
+
+def _parse_unfinished(entry: bytes) -> tuple[CollectionRecord, int | None]:
+    """Return the collection, and the Redis time in seconds when its creation began; None for a deletion."""
+    fields: dict[str, Any] = json.loads(entry)
+    return CollectionRecord.from_json(fields["record"]), fields["creating_since"]

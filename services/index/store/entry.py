@@ -1,6 +1,6 @@
 """Bytes of documents, records and log entries; pure functions, no Redis.
 
-All of it is recomputed in Python from what functions.lua wrote. Layouts (integers big-endian unless said otherwise;
+All of it is recomputed in Python from what partition.lua wrote. Layouts (integers big-endian unless said otherwise;
 `‖` is concatenation; hash() is SHA-1):
 
     body       u8 format (1) · u8 codes · u16 embedding dim (0: none) · u32 payload bytes
@@ -108,6 +108,7 @@ class LogEntry:
         id: Document id.
         version: 1..2^53-1.
         deleted: A tombstone: the body is empty.
+        input_digest: As in StoredRecord.
         body: Encoded; see decode_body.
         checksum: 8 bytes.
         chain: 20 bytes, over this entry and all before it.
@@ -117,6 +118,7 @@ class LogEntry:
     id: str
     version: int
     deleted: bool
+    input_digest: bytes
     body: bytes
     checksum: bytes
     chain: bytes
@@ -133,8 +135,13 @@ class LogEntry:
             id, raw, chain = fields[b"i"].decode(), fields[b"r"], fields[b"c"]
         except (KeyError, ValueError) as error:
             raise CorruptRecord(f"log entry {stream_id!r}: {error!r}") from None
-        version, checksum, deleted, _, body = _parse_record(id, raw)
-        return cls(lsn, id, version, deleted, body, checksum, chain)
+        version, checksum, deleted, digest, body = _parse_record(id, raw)
+        return cls(lsn, id, version, deleted, digest, body, checksum, chain)
+
+    @property
+    def record(self) -> StoredRecord:
+        """The record that this entry left in the hash of documents."""
+        return StoredRecord(self.version, self.deleted, self.input_digest, self.body)
 
 
 def encode_body(body: DocumentBody) -> bytes:

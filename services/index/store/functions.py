@@ -1,4 +1,4 @@
-"""Loads functions.lua into Redis and checks that this Redis can be trusted with data."""
+"""Loads our functions (partition.lua, catalog.lua) into Redis and checks that this Redis can be trusted with data."""
 
 from dataclasses import dataclass
 from importlib.resources import files
@@ -8,10 +8,13 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from services.index.store.connection import store_errors
+from services.index.store.meta import FORMAT
 from services.runtime.errors import WrongState
+from services.runtime.limits import VERSION_MAX, WRITE_IDS_KEPT
 
 LIBRARY_VERSION: Final = 1
-"""Version that functions.lua returns from csr_version; both change together."""
+"""Grows with every change of the Lua files: processes of several releases share one Redis."""
+_FILES: Final = ("partition.lua", "catalog.lua")
 _OLDEST_REDIS: Final = (7, 0)
 
 
@@ -46,8 +49,16 @@ async def ensure_functions(redis: Redis) -> StorePolicy:
 
 
 def functions_source() -> str:
-    """Return the text of functions.lua."""
-    return files("services.index.store").joinpath("functions.lua").read_text()
+    """Return the text of the library: constants, then the Lua files."""
+    constants = {
+        "LIBRARY_VERSION": LIBRARY_VERSION,
+        "FORMAT": FORMAT,
+        "VERSION_MAX": VERSION_MAX,
+        "WRITE_IDS_KEPT": WRITE_IDS_KEPT,
+    }
+    header = ["#!lua name=csr", *(f"local {name} = {value}" for name, value in constants.items())]
+    folder = files("services.index.store")
+    return "\n".join([*header, *(folder.joinpath(name).read_text() for name in _FILES)])
 
 
 async def _check_server(redis: Redis) -> None:

@@ -8,7 +8,7 @@ from services.index.store.entry import EMPTY_STATE_DIGEST, GENESIS_CHAIN
 from services.runtime.errors import CorruptRecord, WrongState
 
 FORMAT: Final = 1
-"""Layout of all keys of a partition; functions.lua writes the same."""
+"""Layout of all keys of a partition; partition.lua writes the same."""
 FIELDS: Final = ("format", "state", "term", "lsn", "chain", "digest", "documents")
 FIRST_TERM: Final = 1
 

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from services.index.store.catalog import CollectionRecord
-from services.index.store.entry import DocumentBody
+from services.index.store.connection import store_errors
+from services.index.store.entry import DocumentBody, StoredRecord, decode_body
+from services.index.store.keys import partition_keys, partition_of
+from services.index.store.meta import FIELDS, parse_meta
+from services.runtime.errors import WrongState
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,21 @@ class DocumentReader:
             CorruptRecord: a record fails its checksum.
             StoreUnavailable: Redis does not answer.
         """
-        raise NotImplementedError
+        by_partition: dict[int, list[str]] = {}
+        for id in ids:
+            by_partition.setdefault(partition_of(id, record.partitions), []).append(id)
+        with store_errors(f"read documents of {record.name!r}"):
+            async with self._redis.pipeline(transaction=False) as reads:
+                for partition, members in by_partition.items():
+                    reads.hmget(partition_keys(record.collection_id, partition).docs, members)
+                replies = await reads.execute()
+        found: dict[str, StoredDocument] = {}
+        for members, values in zip(by_partition.values(), replies, strict=True):
+            for id, raw in zip(members, values, strict=True):
+                stored = None if raw is None else StoredRecord.parse(id, raw)
+                if stored is not None and not stored.deleted:
+                    found[id] = StoredDocument(id, stored.version, decode_body(stored.body))
+        return [found.get(id) for id in ids]
 
     async def heads(self, record: CollectionRecord) -> list[PartitionHead]:
         """Return the head of every partition, by partition ascending; one round trip.
@@ -58,4 +76,15 @@ class DocumentReader:
             WrongState: the collection was deleted meanwhile.
             StoreUnavailable: Redis does not answer.
         """
-        raise NotImplementedError
+        with store_errors(f"read heads of {record.name!r}"):
+            async with self._redis.pipeline(transaction=False) as reads:
+                for partition in range(record.partitions):
+                    reads.hmget(partition_keys(record.collection_id, partition).meta, FIELDS)
+                replies = await reads.execute()
+        heads = []
+        for partition, values in enumerate(replies):
+            meta = parse_meta(values)
+            if meta is None or meta.state == "closed":
+                raise WrongState(f"collection {record.name!r} ({record.collection_id}) was deleted")
+            heads.append(PartitionHead(partition, meta.lsn, meta.documents, meta.digest.hex(), meta.term))
+        return heads

@@ -1,0 +1,57 @@
+import pytest
+from redis.asyncio import Redis
+
+from services.index.store.connection import connect
+from services.index.store.functions import LIBRARY_VERSION, ensure_functions, functions_source
+from services.runtime.errors import WrongState
+from tests.support.redis_server import RedisServer
+
+
+def _library(version: int) -> str:
+    return functions_source().replace(f"LIBRARY_VERSION = {LIBRARY_VERSION}", f"LIBRARY_VERSION = {version}")
+
+
+@pytest.fixture
+async def bare(own_server: RedisServer) -> Redis:
+    """A client of a server without our functions."""
+    return connect(own_server.settings)
+
+
+async def test_functions_are_loaded_once_and_survive_a_restart(own_server: RedisServer, bare: Redis) -> None:
+    """Otherwise writes would fail after a restart of Redis until somebody notices."""
+    for _ in range(2):
+        await ensure_functions(bare)
+        assert await bare.fcall_ro("csr_version", 0) == LIBRARY_VERSION
+    own_server.restart()
+    assert await bare.fcall_ro("csr_version", 0) == LIBRARY_VERSION
+
+
+async def test_older_functions_are_replaced(bare: Redis) -> None:
+    """Otherwise an upgraded router would go on writing by the old rules."""
+    await bare.function_load(_library(LIBRARY_VERSION - 1))
+    await ensure_functions(bare)
+    assert await bare.fcall_ro("csr_version", 0) == LIBRARY_VERSION
+
+
+async def test_newer_functions_are_left_alone(bare: Redis) -> None:
+    """Otherwise a router of an old release would break the new ones in a rolling upgrade."""
+    await bare.function_load(_library(LIBRARY_VERSION + 1))
+    with pytest.raises(WrongState, match="upgrade"):
+        await ensure_functions(bare)
+    assert await bare.fcall_ro("csr_version", 0) == LIBRARY_VERSION + 1
+
+
+async def test_a_redis_that_evicts_keys_is_refused(bare: Redis) -> None:
+    """Otherwise Redis would drop acknowledged documents when memory runs short."""
+    await bare.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(WrongState, match="noeviction"):
+        await ensure_functions(bare)
+
+
+async def test_the_fsync_policy_is_told(bare: Redis) -> None:
+    """Otherwise users could not see what an acknowledgement is worth."""
+    assert (await ensure_functions(bare)).appendfsync == "always"
+    await bare.config_set("appendfsync", "everysec")
+    assert (await ensure_functions(bare)).appendfsync == "everysec"
+    await bare.config_set("appendonly", "no")
+    assert (await ensure_functions(bare)).appendfsync == "off"

@@ -1,0 +1,102 @@
+"""A real Redis in a process of its own, which a test may kill and start again."""
+
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import redis
+
+from services.runtime.settings import RedisSettings
+
+START_SECONDS_MAX = 20.0
+
+
+class RedisServer:
+    """One server on a free port, with an append-only file and `appendfsync always` in a folder of its own."""
+
+    def __init__(self, binary: Path, folder: Path, *options: str) -> None:
+        self.binary = binary
+        self.folder = folder
+        self.port = free_port()
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address for REDIS_URL."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def settings(self) -> RedisSettings:
+        """Settings of a client that gives up after two seconds."""
+        return RedisSettings(url=self.url, timeout_seconds=2.0)
+
+    def start(self) -> None:
+        """Start the server on its folder and wait until it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "server.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    str(self.binary),
+                    *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+                    *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+                    *("--loglevel", "warning", "--daemonize", "no"),
+                    *self._options,
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.binary} did not start:\n{log.read_text()}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL: whatever was not handed to the kernel is gone."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Shut down in good order."""
+        self._end(signal.SIGTERM)
+
+    def restart(self) -> None:
+        """SIGKILL, then start again on the same folder and port."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open, nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=20)
+            self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "the server runs"
+        self._process.send_signal(number)
+
+    def _answers(self) -> bool:
+        with redis.Redis(port=self.port, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
+            try:
+                return bool(client.ping())
+            except (redis.ConnectionError, redis.TimeoutError):
+                return False
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
