@@ -1,0 +1,1 @@
+"""Index servers: exact search in RAM over documents that Redis holds."""

@@ -1,0 +1,167 @@
+"""The values of one declared field over rows, as arrays that filters compare all at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.index.core import ragged
+from services.index.core.fields import Declared, FieldType, Record
+from services.index.core.ragged import GrowingRagged, Ragged
+
+Mask: TypeAlias = NDArray[np.bool_]
+_DTYPES: Final[Mapping[str, type[np.generic]]] = {"int": np.int64, "float": np.float64, "bool": np.bool_}
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarColumn:
+    """An int, float or bool field: one value a row, meaningless where `present` is False."""
+
+    values: NDArray[Any]
+    present: Mask
+
+    def any_of(self, wanted: Sequence[Any]) -> Mask:
+        """Return the rows whose value is one of these."""
+        return self.present & np.isin(self.values, np.array(wanted, self.values.dtype))
+
+    def between(self, gte: Any, gt: Any, lte: Any, lt: Any) -> Mask:
+        """Return the rows whose value lies within the given bounds; None is no bound."""
+        mask = self.present.copy()
+        for bound, compare in ((gte, np.greater_equal), (gt, np.greater), (lte, np.less_equal), (lt, np.less)):
+            if bound is not None:
+                mask &= compare(self.values, self.values.dtype.type(bound))
+        return mask
+
+    def take(self, selected: NDArray[np.int64]) -> "ScalarColumn":
+        """Return the selected rows in that order."""
+        return ScalarColumn(self.values[selected], self.present[selected])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.values.nbytes + self.present.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeywordColumn:
+    """A keyword or keywords field: any number of terms a row, as numbers into `terms` (text → its number)."""
+
+    terms: dict[str, int]
+    numbers: Ragged
+
+    def any_of(self, wanted: Sequence[str]) -> Mask:
+        """Return the rows that hold one of these terms."""
+        known = [self.terms[term] for term in wanted if term in self.terms]
+        hits = np.concatenate([[0], np.cumsum(np.isin(self.numbers.flat, known))])
+        return np.asarray(hits[self.numbers.offsets[1:]] > hits[self.numbers.offsets[:-1]])
+
+    def take(self, selected: NDArray[np.int64]) -> "KeywordColumn":
+        """Return the selected rows in that order."""
+        return KeywordColumn(self.terms, self.numbers.take(selected))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers and of the terms' text."""
+        return self.numbers.nbytes + sum(map(len, list(self.terms)))
+
+
+Column: TypeAlias = ScalarColumn | KeywordColumn
+
+
+def build(declared: Declared, records: Sequence[Record]) -> dict[str, Column]:
+    """Return one column for each declared field over checked records."""
+    return {name: _build(kind, [record.get(name) for record in records]) for name, kind in declared.items()}
+
+
+def _build(kind: FieldType, values: list[Any]) -> Column:
+    if kind in _DTYPES:
+        present = np.array([value is not None for value in values], np.bool_)
+        return ScalarColumn(np.array([value or 0 for value in values], _DTYPES[kind]), present)
+    rows = [() if value is None else (value,) if kind == "keyword" else value for value in values]
+    terms: dict[str, int] = {}
+    flat = np.array([terms.setdefault(term, len(terms)) for row in rows for term in row], np.int32)
+    return KeywordColumn(terms, ragged.ragged([len(row) for row in rows], flat))
+
+
+def concatenate(parts: Sequence[Column]) -> Column:
+    """Return the rows of all parts, one after the other; terms that no row holds are dropped."""
+    scalars = [part for part in parts if isinstance(part, ScalarColumn)]
+    if scalars:
+        values = np.concatenate([part.values for part in scalars])
+        return ScalarColumn(values, np.concatenate([part.present for part in scalars]))
+    terms: dict[str, int] = {}
+    keywords = [part for part in parts if isinstance(part, KeywordColumn)]
+    renumbered = [_renumbered(part, terms) for part in keywords]
+    return KeywordColumn(terms, ragged.concatenate(renumbered))
+
+
+def _renumbered(column: KeywordColumn, terms: dict[str, int]) -> Ragged:
+    """Return the column's numbers into `terms`, which gains the terms that it lacks."""
+    names = list(column.terms)
+    translation = np.zeros(len(names), np.int32)
+    for number in np.unique(column.numbers.flat):
+        translation[number] = terms.setdefault(names[number], len(terms))
+    return Ragged(translation[column.numbers.flat], column.numbers.offsets)
+
+
+class GrowingColumn(Protocol):
+    """An append-only column for one writer; views taken earlier stay valid."""
+
+    def write(self, at: int, column: Any) -> None:
+        """Write the rows of a column of the same type at row `at`."""
+
+    def view(self, length: int) -> Column:
+        """Return the first `length` rows without copying."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+
+
+class GrowingScalars:
+    """Append-only ScalarColumn."""
+
+    def __init__(self, capacity: int, dtype: type[np.generic]) -> None:
+        self._whole = ScalarColumn(np.zeros(capacity, dtype), np.zeros(capacity, np.bool_))
+
+    def write(self, at: int, column: ScalarColumn) -> None:
+        """Write rows at row `at`."""
+        end = at + len(column.values)
+        self._whole.values[at:end], self._whole.present[at:end] = column.values, column.present
+
+    def view(self, length: int) -> ScalarColumn:
+        """Return the first `length` rows without copying."""
+        return ScalarColumn(self._whole.values[:length], self._whole.present[:length])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self._whole.nbytes
+
+
+class GrowingKeywords:
+    """Append-only KeywordColumn; its terms only grow, so a view's numbers keep their meaning."""
+
+    def __init__(self, capacity: int) -> None:
+        self._terms: dict[str, int] = {}
+        self._numbers = GrowingRagged(capacity, np.int32)
+
+    def write(self, at: int, column: KeywordColumn) -> None:
+        """Write rows at row `at`."""
+        self._numbers.write(at, _renumbered(column, self._terms))
+
+    def view(self, length: int) -> KeywordColumn:
+        """Return the first `length` rows without copying."""
+        return KeywordColumn(self._terms, self._numbers.view(length))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers and of the terms' text."""
+        return self._numbers.nbytes + sum(map(len, list(self._terms)))
+
+
+def growing(kind: FieldType, capacity: int) -> GrowingColumn:
+    """Return an empty append-only column for a field type."""
+    return GrowingScalars(capacity, _DTYPES[kind]) if kind in _DTYPES else GrowingKeywords(capacity)

@@ -1,0 +1,239 @@
+"""The exact sparse index, from the outside."""
+
+import math
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from services.index.core import code, columns, search, snapshot, statistics
+from services.index.core.code import Codes
+from services.index.core.errors import InvalidIndex, InvalidRows, InvalidSearch
+from services.index.core.fields import Record, check_records, declare
+from services.index.core.ids import pack
+from services.index.core.limits import HIDDEN_DIM_MAX, K_MAX, PARTITION_MAX, TOP_N_MAX
+from services.index.core.rows import Rows
+from services.index.core.search import Hit, Options, Scratch
+from services.index.core.statistics import Statistics
+from services.index.core.where import Where, check
+from services.index.core.writer import Writer
+
+
+class SparseIndex:
+    """Documents by code, searched exactly while they are being written.
+
+    Score(q, d) = Σ q̂·d̂ / √(Σq̂² · Σd̂²) over the first k_query latents of the query and the first k_docs of the
+    document: integer sums, one float64 square root, one division, so the same bits everywhere; it differs from the
+    float32 cosine by at most √k_max / 65535. Hits come by score descending, then id ascending (as UTF-8 bytes), and
+    have a score > 0. Empty codes are stored and counted, and never found.
+
+    Any number of threads may search while one writes; further writers wait. A write that returned is seen by every
+    later search, and a search sees all of a batch or nothing. Nothing changes when a call raises.
+
+    Args:
+        hidden_dim: Number of latents, 1..65,536.
+        k_max: Most active latents of a document, 1..256.
+        fields: Declared fields, name to "keyword", "int", "float", "bool" or "keywords" (a list).
+
+    Raises:
+        InvalidIndex: an argument out of range.
+    """
+
+    def __init__(self, hidden_dim: int, k_max: int, fields: Mapping[str, str] | None = None) -> None:
+        if not _is_int(hidden_dim) or not 1 <= hidden_dim <= HIDDEN_DIM_MAX:
+            raise InvalidIndex(f"hidden_dim must be 1..{HIDDEN_DIM_MAX}, not {hidden_dim!r}")
+        if not _is_int(k_max) or not 1 <= k_max <= K_MAX:
+            raise InvalidIndex(f"k_max must be 1..{K_MAX}, not {k_max!r}")
+        self.hidden_dim, self.k_max = hidden_dim, k_max
+        self.fields = declare(fields)
+        self._levels = code.levels(k_max)
+        self._scratch = Scratch(hidden_dim)
+        self._writer = Writer(hidden_dim, k_max, self.fields)
+
+    def upsert(
+        self,
+        ids: Sequence[str],
+        latents: ArrayLike,
+        weights: ArrayLike,
+        fields: Sequence[Record | None] | None = None,
+        partitions: ArrayLike | None = None,
+    ) -> None:
+        """Add documents, or replace those with the same ids, all in one step.
+
+        Args:
+            ids: n distinct ids, 1..128 bytes of UTF-8 each.
+            latents: Integer [n, width]; ignored where the weight is 0.
+            weights: float32 [n, width], descending, so zeros only at the end; at most k_max > 0; of any scale.
+            fields: n records {field: value}, or None for no values.
+            partitions: Integers [n], 0..65,535; 0 by default.
+
+        Raises:
+            InvalidId, InvalidCode, InvalidRows, InvalidField, UnknownField.
+        """
+        codes = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=self.k_max)
+        self._upsert(ids, codes, fields, partitions)
+
+    def upsert_quantised(
+        self,
+        ids: Sequence[str],
+        lengths: ArrayLike,
+        latents: ArrayLike,
+        weights: ArrayLike,
+        fields: Sequence[Record | None] | None = None,
+        partitions: ArrayLike | None = None,
+    ) -> None:
+        """As `upsert`, from stored codes in flat arrays (`code.to_ragged`).
+
+        Args:
+            ids: As `upsert`.
+            lengths: Integers [n], 0..k_max.
+            latents: Integers [sum of lengths].
+            weights: uint16 [sum of lengths], ŵ: descending within each code, never 0.
+            fields: As `upsert`.
+            partitions: As `upsert`.
+
+        Raises:
+            InvalidId, InvalidCode, InvalidRows, InvalidField, UnknownField.
+        """
+        codes = code.from_ragged(lengths, latents, weights, hidden_dim=self.hidden_dim, active_max=self.k_max)
+        self._upsert(ids, codes, fields, partitions)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove documents in one step and return how many there were; unknown ids are no error.
+
+        Raises:
+            InvalidId: an id that no document can have, or given twice.
+        """
+        return self._writer.apply(pack(ids))
+
+    def search(
+        self,
+        latents: ArrayLike,
+        weights: ArrayLike,
+        top_n: int,
+        k: int | None = None,
+        k_query: int | None = None,
+        k_docs: int | None = None,
+        where: Where | None = None,
+        min_score: float | None = None,
+        partitions: Collection[int] | None = None,
+        threads: int = 1,
+    ) -> list[list[Hit]]:
+        """Find the best documents for each query.
+
+        Args:
+            latents: Integer [queries, width].
+            weights: float32 [queries, width], as `upsert`, with at most 256 > 0.
+            top_n: Most hits of a query, 1..1,000.
+            k: Sets k_query and k_docs both.
+            k_query: Latents of each query in use, 1..256; all of them by default.
+            k_docs: Latents of each document in use, a level: a power of two up to k_max, or k_max, the default.
+            where: Filter over declared fields.
+            min_score: Least score of a hit, inclusive.
+            partitions: Only documents of these partitions.
+            threads: Threads that share the queries; results are the same for any number.
+
+        Returns:
+            For each query its hits (id, score), best first; all queries see the same moment of the index.
+
+        Raises:
+            InvalidCode, InvalidSearch, InvalidFilter, UnknownField.
+        """
+        options = self._options(top_n, k, k_query, k_docs, min_score)
+        _require_int("threads", threads, 1, 1_024)
+        queries = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
+        if where is not None:
+            check(where, self.fields)
+        chosen = None if partitions is None else _chosen(partitions)
+        state = self._writer.state
+        allowed = search.allowed_rows(state, where, chosen)
+        return search.search(state, queries, options, allowed, self._scratch, threads)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a snapshot of one moment into a new folder, complete or not at all; writes go on meanwhile.
+
+        Raises:
+            SnapshotExists: the path is taken.
+        """
+        parts = self._writer.sealed(self._writer.state)
+        snapshot.save(Path(path), snapshot.Snapshot(self.hidden_dim, self.k_max, self.fields, parts))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "SparseIndex":
+        """Read a snapshot, every byte verified.
+
+        Raises:
+            CorruptSnapshot: files are missing, truncated or altered.
+            UnsupportedSnapshot: written in a newer format.
+        """
+        restored = snapshot.load(Path(path))
+        index = cls(restored.hidden_dim, restored.k_max, restored.declared)
+        index._writer = Writer(index.hidden_dim, index.k_max, index.fields, restored.parts)
+        return index
+
+    def __len__(self) -> int:
+        return self._writer.state.documents
+
+    def ids(self) -> list[str]:
+        """Return the ids of all documents, ascending as UTF-8 bytes."""
+        return search.document_ids(self._writer.state)
+
+    def statistics(self) -> Statistics:
+        """Count what the index holds. Cost: one pass over all codes."""
+        return statistics.count(self._writer.state, self.hidden_dim, self._writer.memtable_nbytes)
+
+    def _upsert(self, names: Sequence[str], codes: Codes, fields: Any, partitions: ArrayLike | None) -> None:
+        packed = pack(names)
+        count = len(codes.latents)
+        if len(packed) != count:
+            raise InvalidRows(f"ids must be one for each of {count} codes, not {len(packed)}")
+        records = check_records(self.fields, fields, count)
+        wide = code.with_width(codes, self.k_max)
+        owners = _owners(partitions, count)
+        self._writer.apply(packed, Rows(*wide, packed, owners, columns.build(self.fields, records)))
+
+    def _options(
+        self, top_n: int, k: int | None, k_query: int | None, k_docs: int | None, min_score: float | None
+    ) -> Options:
+        _require_int("top_n", top_n, 1, TOP_N_MAX)
+        if k is not None and (k_query is not None or k_docs is not None):
+            raise InvalidSearch("k sets k_query and k_docs both; give k alone, or the two")
+        of_query = next((given for given in (k, k_query) if given is not None), K_MAX)
+        of_docs = next((given for given in (k, k_docs) if given is not None), self.k_max)
+        _require_int("k_query", of_query, 1, K_MAX)
+        if not _is_int(of_docs) or of_docs not in self._levels:
+            raise InvalidSearch(f"k_docs must be a level, one of {', '.join(map(str, self._levels))}, not {of_docs!r}")
+        floor = 0.0 if min_score is None else min_score
+        if isinstance(floor, bool) or not isinstance(floor, int | float) or not math.isfinite(floor):
+            raise InvalidSearch(f"min_score must be a finite number, not {min_score!r}")
+        return Options(top_n, of_query, of_docs, self._levels.index(of_docs), max(float(floor), 0.0))
+
+
+def _owners(partitions: ArrayLike | None, count: int) -> NDArray[np.uint16]:
+    if partitions is None:
+        return np.zeros(count, np.uint16)
+    given = np.asarray(partitions)
+    if given.shape != (count,) or (count and given.dtype.kind not in "iu"):
+        raise InvalidRows(f"partitions must be integers [{count}], not {given.dtype} {list(given.shape)}")
+    if count and not 0 <= int(given.min()) <= int(given.max()) <= PARTITION_MAX:
+        raise InvalidRows(f"partitions must lie in 0..{PARTITION_MAX}, not {given.min()}..{given.max()}")
+    return given.astype(np.uint16)
+
+
+def _chosen(partitions: Collection[int]) -> list[int]:
+    chosen = [int(partition) if _is_int(partition) else partition for partition in partitions]
+    for partition in chosen:
+        _require_int("partitions", partition, 0, PARTITION_MAX)
+    return chosen
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _require_int(name: str, value: object, least: int, most: int) -> None:
+    if not (isinstance(value, int | np.integer) and _is_int(value) and least <= value <= most):
+        raise InvalidSearch(f"{name} must be {least}..{most}, not {value!r}")

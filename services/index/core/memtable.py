@@ -1,0 +1,54 @@
+"""Rows that are not sealed yet: appended by one writer, read by anyone as views that never change."""
+
+import numpy as np
+
+from services.index.core import columns
+from services.index.core.fields import Declared
+from services.index.core.ragged import GrowingRagged
+from services.index.core.rows import Rows
+
+
+class Memtable:
+    """Room for `capacity` rows. A row once shown by `view` is never written again."""
+
+    def __init__(self, capacity: int, k_max: int, declared: Declared) -> None:
+        self.capacity = capacity
+        self._latents = np.zeros((capacity, k_max), np.uint16)
+        self._weights = np.zeros((capacity, k_max), np.uint16)
+        self._partitions = np.zeros(capacity, np.uint16)
+        self._ids = GrowingRagged(capacity, np.uint8)
+        self._columns = {name: columns.growing(kind, capacity) for name, kind in declared.items()}
+        self._row_of: dict[bytes, int] = {}
+
+    def write(self, at: int, rows: Rows) -> None:
+        """Write rows at row `at`, the first one that no view shows. `find` learns of them by `remember`."""
+        end = at + len(rows)
+        self._latents[at:end], self._weights[at:end] = rows.latents, rows.weights
+        self._partitions[at:end] = rows.partitions
+        self._ids.write(at, rows.ids)
+        for name, column in self._columns.items():
+            column.write(at, rows.columns[name])
+
+    def remember(self, at: int, rows: Rows) -> None:
+        """Let `find` return the rows written at row `at`, once they are published."""
+        self._row_of.update((rows.ids.row(i).tobytes(), at + i) for i in range(len(rows)))
+
+    def find(self, name: bytes) -> int:
+        """Return the newest row of an id, dead or alive, or -1. Only for the writer."""
+        return self._row_of.get(name, -1)
+
+    def view(self, length: int) -> Rows:
+        """Return the first `length` rows without copying."""
+        return Rows(
+            self._latents[:length],
+            self._weights[:length],
+            self._ids.view(length),
+            self._partitions[:length],
+            {name: column.view(length) for name, column in self._columns.items()},
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, used or not."""
+        fixed = self._latents.nbytes + self._weights.nbytes + self._partitions.nbytes
+        return fixed + self._ids.nbytes + sum(column.nbytes for column in self._columns.values())
