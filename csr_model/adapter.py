@@ -14,7 +14,7 @@ from csr_model.artifact import Manifest, fingerprint, read_artifact, write_artif
 from csr_model.autoencoder import CSRAutoencoder
 from csr_model.code_file import write_codes
 from csr_model.codes import Codes, unit_length
-from csr_model.config import CSRConfig
+from csr_model.config import CSRConfig, decoded_ks
 from csr_model.embeddings import checked_rows
 from csr_model.errors import ArtifactCorrupt, InvalidK
 
@@ -205,7 +205,7 @@ class CSRAdapter:
         if embeddings is None or latents is None or weights is None:
             raise ArtifactCorrupt(f"{path}: reference embeddings or codes are missing")
         usage = tensors.pop("usage")
-        decode_ks = CSRConfig.from_fields(manifest.training).decode_ks
+        decode_ks = decoded_ks(manifest.levels, manifest.hidden_dim)
         model = CSRAutoencoder(manifest.input_dim, manifest.hidden_dim, decode_ks, manifest.normalize)
         try:
             model.load_state_dict(tensors)

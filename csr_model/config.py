@@ -83,8 +83,8 @@ class CSRConfig:
 
     @property
     def decode_ks(self) -> tuple[int, ...]:
-        """Every k that is decoded in training: the levels and four times each, clamped to h; ascending."""
-        return tuple(sorted({*self.levels, *(min(4 * k, self.hidden_dim) for k in self.levels)}))
+        """Every k that is decoded in training, see `decoded_ks`."""
+        return decoded_ks(self.levels, self.hidden_dim)
 
     @classmethod
     def automatic(cls, input_dim: int, rows: int, labelled: bool = False, **chosen: Any) -> Self:
@@ -144,6 +144,11 @@ class CSRConfig:
         if not isinstance(fields, dict):
             raise InvalidConfig("the configuration is not a JSON object")
         return cls.from_fields(fields)
+
+
+def decoded_ks(levels: tuple[int, ...], hidden_dim: int) -> tuple[int, ...]:
+    """Return the levels and four times each, clamped to h; ascending, each once."""
+    return tuple(sorted({*levels, *(min(4 * k, hidden_dim) for k in levels)}))
 
 
 def _check_levels(levels: tuple[int, ...]) -> None:

@@ -52,7 +52,7 @@ def _as_float32(rows: "np.ndarray[Any, Any] | Tensor") -> Tensor:
     if array.dtype.kind not in "fiu":
         raise InvalidVector(f"embeddings have dtype {array.dtype}; they must be real numbers")
     with np.errstate(over="ignore"):  # values beyond float32 become Inf, which is refused by name
-        return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+        return torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
 
 
 def _fault(row: Tensor) -> str:

@@ -1,0 +1,173 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from csr_model import CSRAdapter, InvalidK, InvalidVector, read_codes
+
+
+def test_shapes_dtypes_and_norms(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
+    """Services copy these arrays to the wire as they are."""
+    codes = adapter.encode(embeddings, k=8)
+    assert codes.latents.shape == codes.weights.shape == (320, 8)
+    assert codes.latents.dtype == np.uint16
+    assert codes.weights.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(codes.weights, axis=1), 1, rtol=1e-6)
+    assert (np.diff(codes.weights, axis=1) <= 0).all()
+    assert all(len(set(row)) == 8 for row in codes.latents.tolist())
+    assert codes.latents.max() < adapter.hidden_dim
+
+
+def test_torch_stays_torch(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
+    """Training code passes tensors and expects tensors, with the same codes."""
+    codes, arrays = adapter.encode(torch.from_numpy(embeddings), 4), adapter.encode(embeddings, 4)
+    assert codes.latents.dtype == torch.uint16
+    np.testing.assert_array_equal(codes.latents.numpy(), arrays.latents)
+    np.testing.assert_array_equal(codes.weights.numpy(), arrays.weights)
+
+
+def test_default_k_is_32(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
+    """32 is the documented default."""
+    assert adapter.encode(embeddings[:1]).latents.shape == (1, 32)
+
+
+def test_prefix_is_the_smaller_k(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
+    """One index serves every k: the cut code must be the code."""
+    cut, small = adapter.encode(embeddings, 8).prefix(3), adapter.encode(embeddings, 3)
+    np.testing.assert_array_equal(cut.latents, small.latents)
+    np.testing.assert_allclose(cut.weights, small.weights, rtol=1e-6)
+    with pytest.raises(InvalidK, match="k is 4; these codes hold 1 … 3"):
+        small.prefix(4)
+
+
+def test_a_row_encodes_alike_in_any_batch(
+    adapter: CSRAdapter, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query encoded alone must match the document encoded among thousands."""
+    together = adapter.encode(embeddings, 8)
+    order = np.random.default_rng(0).permutation(320)
+    shuffled = adapter.encode(embeddings[order], 8)
+    np.testing.assert_array_equal(shuffled.latents, together.latents[order])
+    np.testing.assert_allclose(shuffled.weights, together.weights[order], atol=1e-6)
+    monkeypatch.setattr("csr_model.adapter._PRE_ACTIVATIONS_PER_CHUNK", 7 * 48)
+    chunked = adapter.encode(embeddings, 8)
+    np.testing.assert_array_equal(chunked.latents, together.latents)
+    np.testing.assert_allclose(chunked.weights, together.weights, atol=1e-6)
+
+
+def test_scale_of_the_input_does_not_matter(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
+    """The metric is cosine: a scaled embedding, even a tiny or huge one, is the same point."""
+    expected = adapter.encode(embeddings[:20], 8)
+    for scale in (1e-8, 1e8):
+        codes = adapter.encode(embeddings[:20] * np.float32(scale), 8)
+        np.testing.assert_array_equal(codes.latents, expected.latents)
+        np.testing.assert_allclose(codes.weights, expected.weights, atol=1e-5)
+
+
+def test_encoding_changes_nothing(adapter: CSRAdapter, embeddings: np.ndarray, tmp_path: Path) -> None:
+    """Elsewhere inference advances dead-latent counters; here weights, buffers and input stay as they are."""
+    x = embeddings.copy()
+    before = {name: tensor.clone() for name, tensor in adapter._autoencoder.state_dict().items()}
+    usage = adapter.usage.clone()
+    adapter.encode(x, 8)
+    adapter.encode_to(tmp_path / "codes.npy", [x], 8)
+    adapter.verify_parity()
+    adapter.reconstruction_nmse(x)
+    after = adapter._autoencoder.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(adapter.usage, usage)
+    np.testing.assert_array_equal(x, embeddings)
+
+
+def test_no_rows_give_no_codes(adapter: CSRAdapter) -> None:
+    """An empty shard is not an error."""
+    codes = adapter.encode(np.empty((0, 16), np.float32), 4)
+    assert codes.latents.shape == codes.weights.shape == (0, 4)
+
+
+def test_embedding_that_activates_nothing(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
+    """Such a document is stored and never hit; its code must be zeros, not NaN."""
+    import copy
+
+    silent = copy.deepcopy(adapter)
+    silent._autoencoder.latent_bias.fill_(-100)
+    codes = silent.encode(embeddings[:2], 4)
+    assert codes.latents.tolist() == [[0] * 4] * 2
+    assert codes.weights.tolist() == [[0.0] * 4] * 2
+
+
+@pytest.mark.parametrize("k", [0, -1, 33])
+def test_k_is_bounded(adapter: CSRAdapter, embeddings: np.ndarray, tmp_path: Path, k: int) -> None:
+    """Beyond 4·k_max no latent was trained for the code."""
+    with pytest.raises(InvalidK, match="this adapter encodes 1 … 32"):
+        adapter.encode(embeddings, k)
+    with pytest.raises(InvalidK):
+        adapter.encode_to(tmp_path / "codes.npy", [embeddings], k)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_bad_rows_are_refused(adapter: CSRAdapter, embeddings: np.ndarray, bad: float) -> None:
+    """A NaN that got into an index would be a document that no query finds."""
+    x = embeddings.copy()
+    x[3] = bad
+    with pytest.raises(InvalidVector, match=r"embeddings\[3\]"):
+        adapter.encode(x, 4)
+
+
+def test_streaming_gives_what_encode_gives(adapter: CSRAdapter, embeddings: np.ndarray, tmp_path: Path) -> None:
+    """Bulk loads read this file; uneven batches, empty ones included, must not show."""
+    parts = np.split(embeddings, [1, 1, 120])
+    assert adapter.encode_to(tmp_path / "codes.npy", iter(parts), 6) == 320
+    codes, expected = read_codes(tmp_path / "codes.npy"), adapter.encode(embeddings, 6)
+    np.testing.assert_array_equal(codes.latents, expected.latents)
+    np.testing.assert_allclose(codes.weights, expected.weights, atol=1e-6)
+    assert [path.name for path in tmp_path.iterdir()] == ["codes.npy"]
+
+
+def test_streaming_of_a_bad_row_leaves_the_old_file(
+    adapter: CSRAdapter, embeddings: np.ndarray, tmp_path: Path
+) -> None:
+    """Half a file under the final name would be loaded as if it were whole."""
+    path = tmp_path / "codes.npy"
+    adapter.encode_to(path, [embeddings[:5]], 4)
+    with pytest.raises(InvalidVector, match=r"embeddings\[320\]"):
+        adapter.encode_to(path, [embeddings, np.zeros((1, 16))], 4)
+    assert len(read_codes(path).latents) == 5
+    assert [entry.name for entry in tmp_path.iterdir()] == ["codes.npy"]
+
+
+def test_streaming_holds_one_batch(adapter: CSRAdapter, embeddings: np.ndarray, tmp_path: Path) -> None:
+    """Ten million rows must stream: no batch may be asked for before the last one was let go."""
+    import gc
+    import weakref
+
+    alive: list[Any] = []
+
+    def batches() -> Any:
+        for _ in range(6):
+            gc.collect()
+            assert sum(reference() is not None for reference in alive) <= 1
+            batch = embeddings.copy()
+            alive.append(weakref.ref(batch))
+            yield batch
+            del batch
+
+    assert adapter.encode_to(tmp_path / "codes.npy", batches(), 4) == 6 * 320
+
+
+def test_usage_counts_the_training_rows(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
+    """Drift is measured against this histogram."""
+    codes = adapter.encode(embeddings, adapter.k_max)
+    expected = np.bincount(codes.latents[codes.weights > 0], minlength=48)
+    assert adapter.usage.tolist() == expected.tolist()
+    assert adapter.manifest.usage_rows == 320
+
+
+def test_reconstruction_error_falls_with_k(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
+    """NMSE is logged for each level: more latents explain more, and 1 would mean nothing was learned."""
+    errors = adapter.reconstruction_nmse(embeddings)
+    assert list(errors) == [2, 4, 8]
+    assert 1 > errors[2] > errors[4] > errors[8] > 0

@@ -1,0 +1,156 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from csr_model import ArtifactCorrupt, ArtifactError, ArtifactExists, ArtifactTooNew, CSRAdapter, CSRConfig, fit
+
+
+@pytest.fixture
+def folder(adapter: CSRAdapter, tmp_path: Path) -> Path:
+    """A stored adapter."""
+    adapter.save(tmp_path / "adapter", metrics={"one_nn_accuracy_k8": 0.5}, backbone="some-backbone")
+    return tmp_path / "adapter"
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Change fields of config.json, as a hand or a broken tool would."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_round_trip(adapter: CSRAdapter, folder: Path, embeddings: np.ndarray) -> None:
+    """A stored adapter must encode bit for bit as the trained one, and keep its provenance."""
+    loaded = CSRAdapter.load(folder)
+    before, after = adapter.encode(embeddings, 8), loaded.encode(embeddings, 8)
+    np.testing.assert_array_equal(before.latents, after.latents)
+    np.testing.assert_array_equal(before.weights, after.weights)
+    assert loaded.fingerprint == adapter.fingerprint
+    assert loaded.manifest.metrics == {"one_nn_accuracy_k8": 0.5}
+    assert loaded.manifest.backbone == "some-backbone"
+    assert loaded.manifest.data == {"digest": adapter.manifest.data["digest"], "rows": 320}
+    assert (loaded.input_dim, loaded.hidden_dim, loaded.levels, loaded.k_max) == (16, 48, (2, 4, 8), 8)
+    assert loaded.usage.tolist() == adapter.usage.tolist()
+    loaded.verify_parity()
+
+
+def test_holds_two_files_and_no_pickle(folder: Path) -> None:
+    """Serving a model must not execute anything that the artifact holds."""
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter.safetensors", "config.json"]
+    assert load_file(folder / "adapter.safetensors")["weight"].shape == (48, 16)
+
+
+@pytest.mark.parametrize("position", [-1, -5000, 10])
+def test_changed_weight_file_is_detected(folder: Path, position: int) -> None:
+    """One flipped byte on disk must not become wrong search results."""
+    path = folder / "adapter.safetensors"
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactCorrupt, match="SHA-256"):
+        CSRAdapter.load(folder)
+
+
+def test_exchanged_weights_with_matching_sha_are_detected(folder: Path) -> None:
+    """Weights and their checksum exchanged together still belong to another fingerprint."""
+    import hashlib
+
+    path = folder / "adapter.safetensors"
+    tensors = load_file(path)
+    tensors["weight"][0, 0] += 1e-3
+    save_file(tensors, path)
+    edit_config(folder, weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(ArtifactCorrupt, match="fingerprint"):
+        CSRAdapter.load(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalize": False},
+        {"levels": [2, 4]},
+        {"fingerprint": "0" * 32},
+        {"hidden_dim": 47},
+        {"weights_sha256": ""},
+        {"unknown": 1},
+        {"format_version": 0},
+        {"format_version": "1"},
+    ],
+    ids=str,
+)
+def test_changed_configuration_is_detected(folder: Path, changes: dict[str, Any]) -> None:
+    """A configuration edited by hand must not silently change what codes mean."""
+    edit_config(folder, **changes)
+    with pytest.raises(ArtifactCorrupt):
+        CSRAdapter.load(folder)
+
+
+def test_newer_format_is_refused(folder: Path) -> None:
+    """An older release must say that it is too old, not misread the folder."""
+    edit_config(folder, format_version=2)
+    with pytest.raises(ArtifactTooNew, match="format version 2; this release reads up to 1"):
+        CSRAdapter.load(folder)
+
+
+@pytest.mark.parametrize("name", ["adapter.safetensors", "config.json"])
+def test_missing_or_cut_files_are_detected(folder: Path, name: str) -> None:
+    """A download that broke off must be recognised."""
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ArtifactCorrupt):
+        CSRAdapter.load(folder)
+    path.unlink()
+    with pytest.raises(ArtifactCorrupt, match=name):
+        CSRAdapter.load(folder)
+
+
+def test_existing_folder_is_never_overwritten(adapter: CSRAdapter, folder: Path) -> None:
+    """An artifact that a service may be loading must not change under it."""
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(ArtifactExists):
+        adapter.save(folder)
+    assert (folder / "config.json").read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
+
+
+def test_failed_write_leaves_nothing(adapter: CSRAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk must not leave a folder that looks like an adapter."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("csr_model.artifact._write_durably", full)
+    with pytest.raises(ArtifactError, match="No space left"):
+        adapter.save(tmp_path / "adapter")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fingerprint_is_the_space_of_codes(
+    adapter: CSRAdapter, folder: Path, embeddings: np.ndarray, config: Callable[..., CSRConfig]
+) -> None:
+    """Same data and seed name the same space on any day; another seed names another; metrics do not matter."""
+    assert fit(embeddings, config=config()).adapter.fingerprint == adapter.fingerprint
+    assert fit(embeddings, config=config(), seed=1).adapter.fingerprint != adapter.fingerprint
+    assert CSRAdapter.load(folder).fingerprint == adapter.fingerprint
+    assert len(adapter.fingerprint) == 32
+
+
+def test_parity_notices_a_machine_that_encodes_differently(folder: Path) -> None:
+    """A broken kernel or driver must stop a replica from serving before it answers once."""
+    loaded = CSRAdapter.load(folder)
+    with torch.no_grad():
+        loaded._autoencoder.weight[:, 0] += 0.01
+    with pytest.raises(ArtifactCorrupt, match="reference codes differ"):
+        loaded.verify_parity()
+
+
+def test_moved_folder_still_loads(folder: Path, tmp_path: Path) -> None:
+    """Artifacts are copied between stores; nothing in them may depend on a path."""
+    shutil.copytree(folder, tmp_path / "elsewhere" / "copy")
+    CSRAdapter.load(tmp_path / "elsewhere" / "copy").verify_parity()
