@@ -19,7 +19,7 @@ from services.index.core.rows import Rows
 from services.index.core.search import Hit, Options, Scratch
 from services.index.core.statistics import Statistics
 from services.index.core.where import Where, check
-from services.index.core.writer import Writer
+from services.index.core.writer import State, Writer
 
 
 class SparseIndex:
@@ -121,6 +121,7 @@ class SparseIndex:
         min_score: float | None = None,
         partitions: Collection[int] | None = None,
         threads: int = 1,
+        at: State | None = None,
     ) -> list[list[Hit]]:
         """Find the best documents for each query.
 
@@ -135,6 +136,7 @@ class SparseIndex:
             min_score: Least score of a hit, inclusive.
             partitions: Only documents of these partitions.
             threads: Threads that share the queries; results are the same for any number.
+            at: A state of this index to search instead of the latest.
 
         Returns:
             For each query its hits (id, score), best first; all queries see the same moment of the index.
@@ -148,7 +150,7 @@ class SparseIndex:
         if where is not None:
             check(where, self.fields)
         chosen = None if partitions is None else _chosen(partitions)
-        state = self._writer.state
+        state = self._writer.state if at is None else at
         allowed = search.allowed_rows(state, where, chosen)
         return search.search(state, queries, options, allowed, self._scratch, threads)
 
@@ -173,6 +175,11 @@ class SparseIndex:
         index = cls(restored.hidden_dim, restored.k_max, restored.declared)
         index._writer = Writer(index.hidden_dim, index.k_max, index.fields, restored.parts)
         return index
+
+    @property
+    def state(self) -> State:
+        """What a search sees that begins now; writes never change it, so it can be searched again later."""
+        return self._writer.state
 
     def __len__(self) -> int:
         return self._writer.state.documents
