@@ -103,7 +103,7 @@ class CSRAdapter:
             InvalidK: k is out of range.
         """
         self._check_k(k)
-        codes = self._encode(checked_rows(x, self.input_dim), k)
+        codes = _encode(self._autoencoder, checked_rows(x, self.input_dim), k)
         latents = codes.latents.to(torch.uint16)
         if isinstance(x, Tensor):
             return Codes(latents.to(x.device), codes.weights.to(x.device))
@@ -134,10 +134,10 @@ class CSRAdapter:
         model = self._autoencoder
         rows = checked_rows(x, self.input_dim).to(model.weight.device)
         ks = [model.decode_ks.index(k) for k in self.levels]
-        with torch.inference_mode():
+        with torch.no_grad():
             targets = model.preprocess(rows)
             errors = torch.zeros(len(ks), dtype=torch.float64, device=rows.device)
-            for part in torch.split(rows, self._rows_per_chunk()):
+            for part in torch.split(rows, _rows_per_chunk(model)):
                 restored = model.reconstruct(model.encode(part, model.decode_ks[-1]))[:, ks]
                 errors += (model.preprocess(part)[:, None] - restored).square().sum((0, 2)).double()
             energy = (targets - targets.mean(0)).square().sum()
@@ -151,7 +151,7 @@ class CSRAdapter:
         """
         if not len(self._reference_embeddings):
             raise ArtifactCorrupt("the adapter holds no reference embeddings to compare with")
-        here = self._encode(self._reference_embeddings, self.k_max)
+        here = _encode(self._autoencoder, self._reference_embeddings, self.k_max)
         difference = float((_dense(here, self.hidden_dim) - _dense(self._reference_codes, self.hidden_dim)).abs().max())
         if not difference <= _PARITY_TOLERANCE:
             raise ArtifactCorrupt(
@@ -220,21 +220,9 @@ class CSRAdapter:
     def _encode_batches(self, batches: Iterable[Floats], k: int) -> Iterator[Codes[Floats]]:
         rows = 0
         for batch in batches:
-            codes = self._encode(checked_rows(batch, self.input_dim, rows), k)
+            codes = _encode(self._autoencoder, checked_rows(batch, self.input_dim, rows), k)
             rows += len(codes.latents)
             yield Codes(codes.latents.cpu().numpy(), codes.weights.cpu().numpy())
-
-    def _rows_per_chunk(self) -> int:
-        return max(1, _PRE_ACTIVATIONS_PER_CHUNK // self.hidden_dim)
-
-    def _encode(self, rows: Tensor, k: int) -> Codes[Tensor]:
-        device = self._autoencoder.weight.device
-        with torch.inference_mode():
-            parts = [
-                unit_length(self._autoencoder.encode(part.to(device), k))
-                for part in torch.split(rows, self._rows_per_chunk())
-            ]
-        return Codes(torch.cat([part.latents for part in parts]), torch.cat([part.weights for part in parts]))
 
 
 def adapter_from_training(
@@ -259,12 +247,24 @@ def adapter_from_training(
         data=dict(data),
         usage_rows=len(sample),
     )
-    empty = torch.empty(0, config.input_dim)
-    bare = CSRAdapter(autoencoder, manifest, torch.empty(0), empty, Codes(empty.long(), empty))
-    codes = bare._encode(sample, config.k_max)
+    codes = _encode(autoencoder, sample, config.k_max)
     usage = torch.bincount(codes.latents[codes.weights > 0], minlength=config.hidden_dim)
     chosen = _unambiguous(autoencoder, sample[:256], config.k_max)
     return CSRAdapter(autoencoder, manifest, usage, sample[chosen], Codes(codes.latents[chosen], codes.weights[chosen]))
+
+
+def _encode(autoencoder: CSRAutoencoder, rows: Tensor, k: int) -> Codes[Tensor]:
+    """Return unit-length codes of checked rows, a chunk of pre-activations at a time."""
+    with torch.no_grad():
+        parts = [
+            unit_length(autoencoder.encode(part.to(autoencoder.weight.device), k))
+            for part in torch.split(rows, _rows_per_chunk(autoencoder))
+        ]
+    return Codes(torch.cat([part.latents for part in parts]), torch.cat([part.weights for part in parts]))
+
+
+def _rows_per_chunk(autoencoder: CSRAutoencoder) -> int:
+    return max(1, _PRE_ACTIVATIONS_PER_CHUNK // autoencoder.hidden_dim)
 
 
 def _unambiguous(autoencoder: CSRAutoencoder, rows: Tensor, k: int) -> Tensor:
@@ -272,7 +272,7 @@ def _unambiguous(autoencoder: CSRAutoencoder, rows: Tensor, k: int) -> Tensor:
 
     Rounding on another machine then cannot change which latents their codes hold.
     """
-    with torch.inference_mode():
+    with torch.no_grad():
         weights = autoencoder.encode(rows, min(k + 1, autoencoder.hidden_dim)).weights
     gaps = weights[:, -2] - weights[:, -1] if weights.shape[1] > k else weights[:, -1]
     return gaps.topk(min(_REFERENCE_ROWS, len(rows))).indices

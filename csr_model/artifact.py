@@ -158,7 +158,10 @@ def _manifest(stored: Mapping[str, Any], folder: Path) -> Manifest:
     known = {field.name for field in fields(Manifest)}
     if stored.keys() != known:
         raise ArtifactCorrupt(f"{folder}: {CONFIG_FILE} lacks or adds {sorted(stored.keys() ^ known)}")
-    return Manifest(**{**stored, "levels": tuple(stored["levels"])})
+    levels = stored["levels"]
+    if not isinstance(levels, list | tuple) or not levels or not all(isinstance(k, int) for k in levels):
+        raise ArtifactCorrupt(f"{folder}: levels in {CONFIG_FILE} are not a list of whole numbers")
+    return Manifest(**{**stored, "levels": tuple(levels)})
 
 
 def _check_tensors(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ LATENTS_MAX = 65_536
 """Latents travel as uint16."""
 
 _ROWS_TO_SEE = 160_000
-_ROWS_PER_EPOCH_FOR_WIDE_HIDDEN = 100_000
+_ROWS_OF_A_LARGE_SET = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,19 +91,20 @@ class CSRConfig:
         """Return the configuration for `rows` embeddings; fields given in `chosen` win.
 
         The rules: h = 4d, at most half the rows of a set below 100,000 and at least 4·k_max; batches of
-        256; enough epochs for 160,000 rows; a latent is dead after half an epoch, between 20,000 and
-        10 million rows; with labels, contrastive weight 1 and a learning rate of 2e-3.
+        256, or the largest power of two that the rows fill, so that ranks can share them; enough epochs
+        for 160,000 rows; a latent is dead after half an epoch, between 20,000 and 10 million rows; with
+        labels, contrastive weight 1 and a learning rate of 2e-3.
         """
-        k_max = max(chosen.get("levels", cls.levels))
+        k_max = max(chosen.get("levels", cls.levels), default=1)
         hidden_dim = 4 * input_dim
-        if rows < _ROWS_PER_EPOCH_FOR_WIDE_HIDDEN:
+        if rows < _ROWS_OF_A_LARGE_SET:
             hidden_dim = min(hidden_dim, rows // 2)
         hidden_dim = chosen.get("hidden_dim", min(max(hidden_dim, 4 * k_max), LATENTS_MAX))
         fields: dict[str, Any] = {
             "input_dim": input_dim,
             "hidden_dim": hidden_dim,
             "k_aux": min(max(1, input_dim // 2), hidden_dim),
-            "batch_size": max(1, min(256, rows)),
+            "batch_size": 1 << (max(1, min(256, rows)).bit_length() - 1),
             "epochs": math.ceil(_ROWS_TO_SEE / max(1, rows)),
             "dead_after_rows": min(max(20_000, rows // 2), 10_000_000),
         }

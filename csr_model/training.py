@@ -65,7 +65,7 @@ class Training:
         config: Checked against the data.
         embeddings: [n, d], in memory or memory-mapped; any real dtype. Rows are read batch by batch.
         labels: [n] of any comparable type; only used, and then required, when gamma is above 0.
-        device: Where to train.
+        device: Where to train; `wrap` must not move the objective elsewhere.
         wrap: Applied once to the objective, for instance a DistributedDataParallel constructor.
 
     Raises:

@@ -75,6 +75,8 @@ def test_exchanged_weights_with_matching_sha_are_detected(folder: Path) -> None:
     [
         {"normalize": False},
         {"levels": [2, 4]},
+        {"levels": []},
+        {"levels": None},
         {"fingerprint": "0" * 32},
         {"hidden_dim": 47},
         {"weights_sha256": ""},

@@ -75,4 +75,4 @@ def test_automatic_uses_labels_and_obeys_choices() -> None:
     assert CSRConfig.automatic(8, 5_000, labelled=True).gamma == 1.0
     assert CSRConfig.automatic(8, 5_000).gamma == 0.0
     assert CSRConfig.automatic(8, 5_000, labelled=True, gamma=0.25, hidden_dim=300).gamma == 0.25
-    assert CSRConfig.automatic(8, 3).batch_size == 3
+    assert CSRConfig.automatic(8, 3).batch_size == 2
