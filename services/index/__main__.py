@@ -1,0 +1,32 @@
+"""`python -m services.index`: one index server, named by the setting index.name."""
+
+import argparse
+import asyncio
+import sys
+
+from services.index.server import serve
+from services.runtime.errors import StoreUnavailable
+from services.runtime.logging import configure_logging
+from services.runtime.settings import InvalidSettings, load_settings
+
+
+def main() -> int:
+    """Run the server; return 0 after a drain, 1 when it cannot start, with the reason on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m services.index", description=__doc__)
+    parser.add_argument("--check-config", action="store_true", help="check the settings and exit")
+    arguments = parser.parse_args()
+    name = "index server"
+    try:
+        settings = load_settings()
+        name = settings.index.name
+        if not arguments.check_config:
+            configure_logging(settings.logging, name)
+            asyncio.run(serve(settings))
+    except (InvalidSettings, OSError, StoreUnavailable) as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

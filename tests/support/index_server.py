@@ -1,0 +1,98 @@
+"""A real index server in a process of its own, which a test may kill and start again on the same ports."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.support.redis_server import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS_MAX = 60.0
+
+
+class IndexServerProcess:
+    """`python -m services.index` under a name of the placement table.
+
+    Args:
+        redis_url: Where the store is.
+        folder: Where its log goes.
+        name: Its name in the placement table.
+        settings: Further settings, as environment variables (`CSR_INDEX__POLL_MAX_MS="5"`).
+    """
+
+    def __init__(self, redis_url: str, folder: Path, name: str = "index-0", **settings: str) -> None:
+        self.name = name
+        self.port = free_port()
+        self.metrics_port = free_port()
+        self.log = folder / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}",
+            "OMP_NUM_THREADS": "1",
+            "REDIS_URL": redis_url,
+            "CSR_INDEX__NAME": name,
+            "CSR_INDEX__PORT": str(self.port),
+            "CSR_INDEX__METRICS_PORT": str(self.metrics_port),
+            **settings,
+        }
+
+    @property
+    def address(self) -> str:
+        """host:port for the placement table."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, wait: bool = True) -> None:
+        """Start the process; with `wait`, until it reports SERVING."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "services.index"],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        if wait:
+            self.wait_until_serving()
+
+    def wait_until_serving(self) -> None:
+        """Return when the process reports SERVING."""
+        assert self.process is not None, "the server was started"
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self.serving():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.name} did not become ready:\n{self.log.read_text()}")
+            time.sleep(0.05)
+
+    def serving(self) -> bool:
+        """Return whether the process reports SERVING now."""
+        with grpc.insecure_channel(self.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            try:
+                reply = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+            except grpc.RpcError:
+                return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory runs out."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; return the exit code after the drain."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> int:
+        assert self.process is not None, "the server was started"
+        self.process.send_signal(how)
+        code = self.process.wait(timeout=30)
+        self.process = None
+        return code
