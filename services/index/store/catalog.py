@@ -182,9 +182,7 @@ class Catalog:
                     if now - since < _CREATION_SECONDS_MAX:
                         continue
                     deletion = _unfinished_entry(record, None)
-                    if not await self._redis.fcall(
-                        "csr_abandon", 1, UNFINISHED, record.collection_id, entry, deletion
-                    ):
+                    if not await self._redis.fcall("csr_abandon", 1, UNFINISHED, record.collection_id, entry, deletion):
                         continue
                 await self._remove(record)
                 removed += 1

@@ -80,7 +80,7 @@ def store_errors(doing: str) -> Iterator[None]:
 
 def store_error(doing: str, error: exceptions.RedisError) -> Exception:
     """Return our error for one of Redis; an error that points to a bug of ours is returned as it is."""
-    text = str(error)
+    text = str(error).rpartition("caused error: ")[2]  # redis-py tells which command of a pipeline, with its arguments
     if isinstance(error, _UNAVAILABLE):
         return StoreUnavailable(f"{doing}: Redis does not answer: {text}")
     if isinstance(error, exceptions.OutOfMemoryError):

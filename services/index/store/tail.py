@@ -105,8 +105,7 @@ async def read_tails(redis: Redis, tails: Sequence[PartitionTail], entries_max: 
                 reads.xrange(keys.log, min=f"({tail.lsn}-0", count=entries_max)
             replies = await reads.execute()
     return [
-        _examine(tail, values, items)
-        for tail, values, items in zip(tails, replies[::2], replies[1::2], strict=True)
+        _examine(tail, values, items) for tail, values, items in zip(tails, replies[::2], replies[1::2], strict=True)
     ]
 
 

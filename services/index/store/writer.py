@@ -140,9 +140,7 @@ def _chunks(writes: Sequence[DocumentWrite]) -> Iterator[list[DocumentWrite]]:
     chunk_bytes = 0
     for write in writes:
         write_bytes = _input_bytes(write)
-        if chunk and (
-            len(chunk) == WRITE_BATCH_DOCUMENTS_MAX or chunk_bytes + write_bytes > WRITE_BATCH_BYTES_MAX
-        ):
+        if chunk and (len(chunk) == WRITE_BATCH_DOCUMENTS_MAX or chunk_bytes + write_bytes > WRITE_BATCH_BYTES_MAX):
             yield chunk
             chunk, chunk_bytes = [], 0
         chunk.append(write)
@@ -170,9 +168,7 @@ def _arguments(chunk: Sequence[DocumentWrite]) -> Iterator[str | int | bytes]:
     for write in chunk:
         yield write.id
         yield write.version
-        yield encode_content(
-            write.deleted, write.input_digest, b"" if write.body is None else encode_body(write.body)
-        )
+        yield encode_content(write.deleted, write.input_digest, b"" if write.body is None else encode_body(write.body))
 
 
 def _parse_reply(doing: str, reply: bytes | RedisError) -> PartitionWrite:

@@ -23,6 +23,7 @@ from services.runtime.errors import CorruptRecord, WrongState
 
 @st.composite
 def codes(draw: st.DrawFn) -> QuantisedCode:
+    """Draw any code, also the empty one."""
     length = draw(st.integers(0, 256))
     return QuantisedCode(draw(hnp.arrays(np.uint16, length)), draw(hnp.arrays(np.uint16, length)))
 
@@ -83,7 +84,9 @@ def test_a_record_under_another_id_is_refused() -> None:
         StoredRecord.parse("other", (7).to_bytes(8) + checksum_of(7, "id", content) + content)
 
 
-@pytest.mark.parametrize("fields", [{}, {b"i": b"id", b"r": b"short", b"c": b""}, {b"i": b"\xff", b"r": b"", b"c": b""}])
+@pytest.mark.parametrize(
+    "fields", [{}, {b"i": b"id", b"r": b"short", b"c": b""}, {b"i": b"\xff", b"r": b"", b"c": b""}]
+)
 def test_an_unreadable_log_entry_is_a_corrupt_record(fields: dict[bytes, bytes]) -> None:
     """Otherwise a mangled entry would stop the reader of the log with an error that nobody handles."""
     with pytest.raises(CorruptRecord):

@@ -1,3 +1,5 @@
+from collections.abc import AsyncIterator
+
 import pytest
 from redis.asyncio import Redis
 
@@ -12,9 +14,11 @@ def _library(version: int) -> str:
 
 
 @pytest.fixture
-async def bare(own_server: RedisServer) -> Redis:
+async def bare(own_server: RedisServer) -> AsyncIterator[Redis]:
     """A client of a server without our functions."""
-    return connect(own_server.settings)
+    client = connect(own_server.settings)
+    yield client
+    await client.aclose()
 
 
 async def test_functions_are_loaded_once_and_survive_a_restart(own_server: RedisServer, bare: Redis) -> None:
@@ -23,7 +27,9 @@ async def test_functions_are_loaded_once_and_survive_a_restart(own_server: Redis
         await ensure_functions(bare)
         assert await bare.fcall_ro("csr_version", 0) == LIBRARY_VERSION
     own_server.restart()
-    assert await bare.fcall_ro("csr_version", 0) == LIBRARY_VERSION
+    restarted = connect(own_server.settings)
+    assert await restarted.fcall_ro("csr_version", 0) == LIBRARY_VERSION
+    await restarted.aclose()
 
 
 async def test_older_functions_are_replaced(bare: Redis) -> None:

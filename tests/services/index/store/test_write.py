@@ -18,11 +18,13 @@ STALE, CONFLICT = WriteStatus.STALE, WriteStatus.CONFLICT
 
 @pytest.fixture
 def writer(redis: Redis) -> LogWriter:
+    """A writer with the default budget of the log."""
     return LogWriter(redis, LogSettings())
 
 
 @pytest.fixture
 def keys(record: CollectionRecord) -> PartitionKeys:
+    """The keys of the only partition."""
     return partition_keys(record.collection_id, 0)
 
 

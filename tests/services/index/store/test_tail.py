@@ -1,0 +1,266 @@
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+from redis.asyncio import Redis
+
+from services.index.store.catalog import Catalog, CollectionRecord
+from services.index.store.keys import PartitionKeys, partition_keys
+from services.index.store.tail import PartitionTail, ReloadReason, TailBatch, load_partition, read_tails
+from services.index.store.writer import LogWriter
+from services.runtime.errors import CorruptRecord, WrongState
+from services.runtime.settings import LogSettings
+from tests.services.index.store.documents import delete, upsert
+
+SMALLEST_LOG = LogSettings(partition_bytes=1 << 20)
+
+
+@pytest.fixture
+def writer(redis: Redis) -> LogWriter:
+    """A writer with the default budget of the log."""
+    return LogWriter(redis, LogSettings())
+
+
+@pytest.fixture
+def keys(record: CollectionRecord) -> PartitionKeys:
+    """The keys of the only partition."""
+    return partition_keys(record.collection_id, 0)
+
+
+@pytest.fixture
+def start(record: CollectionRecord) -> PartitionTail:
+    """A reader before the first entry."""
+    return PartitionTail(record.collection_id, 0)
+
+
+async def _read(redis: Redis, tail: PartitionTail, entries_max: int = 1_000) -> TailBatch:
+    [batch] = await read_tails(redis, [tail], entries_max)
+    return batch
+
+
+async def _write_versions(writer: LogWriter, record: CollectionRecord, versions: range) -> None:
+    for version in versions:
+        await writer.write(record, 0, [upsert("a", version)], f"w{version}")
+
+
+async def _rewrite_log(redis: Redis, keys: PartitionKeys, change: Callable[[int, dict[bytes, bytes]], None]) -> None:
+    """Store the log again with every entry changed by `change(lsn, fields)`."""
+    items = await redis.xrange(keys.log)
+    await redis.delete(keys.log)
+    for lsn, (stream_id, fields) in enumerate(items, start=1):
+        change(lsn, fields)
+        await redis.xadd(keys.log, fields, id=stream_id)
+
+
+async def test_a_log_is_followed_in_batches_to_its_head(
+    redis: Redis, writer: LogWriter, record: CollectionRecord, start: PartitionTail
+) -> None:
+    """Otherwise index servers would miss writes or read some twice."""
+    await writer.write(record, 0, [upsert("a", 1), upsert("b", 1), delete("a", 2)], "1")
+    first = await _read(redis, start, entries_max=2)
+    assert [(entry.lsn, entry.id, entry.version, entry.deleted) for entry in first.entries] == [
+        (1, "a", 1, False),
+        (2, "b", 1, False),
+    ]
+    assert (first.head_lsn, first.reload, first.closed) == (3, None, False)
+    second = await _read(redis, first.tail)
+    assert [(entry.lsn, entry.id, entry.deleted) for entry in second.entries] == [(3, "a", True)]
+    third = await _read(redis, second.tail)
+    assert (third.entries, third.tail, third.reload) == ([], second.tail, None)
+
+
+async def test_many_logs_are_read_at_once(
+    redis: Redis, writer: LogWriter, new_record: Callable[..., CollectionRecord]
+) -> None:
+    """Otherwise a server with hundreds of partitions would fall behind, or mix them up."""
+    record = new_record(partitions=5)
+    await Catalog(redis).create(record)
+    for partition in (1, 3):
+        await writer.write(record, partition, [upsert(f"in-{partition}", 1)], "w")
+    tails = [PartitionTail(record.collection_id, partition) for partition in range(5)]
+    batches = await read_tails(redis, tails)
+    assert [[entry.id for entry in batch.entries] for batch in batches] == [[], ["in-1"], [], ["in-3"], []]
+    assert [batch.tail.lsn for batch in batches] == [0, 1, 0, 1, 0]
+
+
+async def test_a_trimmed_log_is_a_gap(redis: Redis, record: CollectionRecord, start: PartitionTail) -> None:
+    """Otherwise a server that was away while the log was trimmed would go on with documents missing."""
+    writer = LogWriter(redis, SMALLEST_LOG)
+    for number in range(60):
+        await writer.write(record, 0, [upsert(f"id-{number}", 1, payload=b"x" * 60_000)], f"w{number}")
+    sizes = [len(fields[b"r"]) for _, fields in await redis.xrange(partition_keys(record.collection_id, 0).log)]
+    assert 1 << 20 <= sum(sizes) < (2 << 20) + 200_000, "the budget is kept, and not much more"
+    batch = await _read(redis, start)
+    assert (batch.entries, batch.reload, batch.head_lsn) == ([], ReloadReason.GAP, 60)
+    load = await load_partition(redis, record.collection_id, 0)
+    assert (load.documents, load.tail.lsn) == (60, 60)
+    assert (await _read(redis, load.tail)).reload is None
+
+
+async def test_a_log_that_is_gone_is_a_gap(
+    redis: Redis, writer: LogWriter, record: CollectionRecord, start: PartitionTail, keys: PartitionKeys
+) -> None:
+    """Otherwise a server would wait for ever for entries that cannot come."""
+    await _write_versions(writer, record, range(1, 4))
+    await redis.delete(keys.log)
+    assert (await _read(redis, start)).reload is ReloadReason.GAP
+    await _write_versions(writer, record, range(4, 5))
+    assert (await _read(redis, start)).reload is ReloadReason.GAP
+
+
+async def test_a_missing_entry_is_a_gap(
+    redis: Redis, writer: LogWriter, record: CollectionRecord, start: PartitionTail, keys: PartitionKeys
+) -> None:
+    """Otherwise one lost entry would make replicas differ for ever."""
+    await _write_versions(writer, record, range(1, 6))
+    await redis.xdel(keys.log, "3-0")
+    batch = await _read(redis, start)
+    assert ([entry.lsn for entry in batch.entries], batch.reload) == ([1, 2], ReloadReason.GAP)
+
+
+async def test_a_damaged_entry_is_never_handed_on(
+    redis: Redis, writer: LogWriter, record: CollectionRecord, start: PartitionTail, keys: PartitionKeys
+) -> None:
+    """Otherwise bit rot in the log would be searched."""
+
+    def flip_third(lsn: int, fields: dict[bytes, bytes]) -> None:
+        if lsn == 3:
+            fields[b"r"] = fields[b"r"][:-1] + bytes((fields[b"r"][-1] ^ 1,))
+
+    await _write_versions(writer, record, range(1, 6))
+    await _rewrite_log(redis, keys, flip_third)
+    batch = await _read(redis, start)
+    assert ([entry.lsn for entry in batch.entries], batch.reload) == ([1, 2], ReloadReason.CORRUPT)
+    assert (await load_partition(redis, record.collection_id, 0)).tail.lsn == 5, "the records are intact"
+
+
+async def test_entries_of_another_history_break_the_chain(
+    redis: Redis, writer: LogWriter, record: CollectionRecord, start: PartitionTail, keys: PartitionKeys
+) -> None:
+    """Otherwise a log that was replaced by another one would be followed across the seam."""
+
+    def other_chain(lsn: int, fields: dict[bytes, bytes]) -> None:
+        if lsn == 3:
+            fields[b"c"] = bytes(20)
+
+    await _write_versions(writer, record, range(1, 6))
+    await _rewrite_log(redis, keys, other_chain)
+    batch = await _read(redis, start)
+    assert ([entry.lsn for entry in batch.entries], batch.reload) == ([1, 2], ReloadReason.CHAIN)
+
+
+async def _restore(redis: Redis, dumps: Mapping[str, bytes]) -> None:
+    for key, dump in dumps.items():
+        await redis.restore(key, 0, dump, replace=True)
+
+
+@pytest.mark.parametrize(("written_after", "reason"), [(0, "rewound"), (2, "rewound"), (3, "chain")])
+async def test_a_rewound_log_is_noticed_also_when_it_was_rewritten(
+    redis: Redis,
+    writer: LogWriter,
+    record: CollectionRecord,
+    start: PartitionTail,
+    keys: PartitionKeys,
+    written_after: int,
+    reason: str,
+) -> None:
+    """Otherwise servers would keep documents that Redis lost in a failover, and differ from it for ever."""
+    await _write_versions(writer, record, range(1, 4))
+    dumps = {key: await redis.dump(key) for key in keys.all()}
+    await _write_versions(writer, record, range(4, 6))
+    seen = (await _read(redis, start)).tail
+    await _restore(redis, dumps)
+    await _write_versions(writer, record, range(10, 10 + written_after))
+    batch = await _read(redis, seen)
+    assert (batch.entries, batch.reload) == ([], ReloadReason(reason))
+
+
+@pytest.mark.parametrize("field", ["lsn", "format"])
+async def test_an_unreadable_partition_does_not_stop_the_others(
+    redis: Redis, writer: LogWriter, new_record: Callable[..., CollectionRecord], field: str
+) -> None:
+    """Otherwise one damaged partition would freeze every collection on the server."""
+    record = new_record(partitions=2)
+    await Catalog(redis).create(record)
+    await writer.write(record, 1, [upsert("a", 1)], "w")
+    await redis.hset(partition_keys(record.collection_id, 0).meta, field, "9e9" if field == "lsn" else "2")
+    bad, good = await read_tails(redis, [PartitionTail(record.collection_id, p) for p in range(2)])
+    assert (bad.reload, good.reload, good.tail.lsn) == (ReloadReason.CORRUPT, None, 1)
+    with pytest.raises(CorruptRecord if field == "lsn" else WrongState):
+        await load_partition(redis, record.collection_id, 0)
+
+
+async def test_a_deleted_collection_is_told(
+    redis: Redis, writer: LogWriter, record: CollectionRecord, start: PartitionTail, keys: PartitionKeys
+) -> None:
+    """Otherwise servers would keep deleted collections in memory, or reload them in vain."""
+    await writer.write(record, 0, [upsert("a", 1)], "w")
+    await redis.fcall("csr_close", 1, keys.meta)
+    assert (await _read(redis, start)).closed
+    await Catalog(redis).delete(record.name)
+    assert (await _read(redis, start)).closed
+    with pytest.raises(WrongState, match="deleted"):
+        await load_partition(redis, record.collection_id, 0)
+
+
+async def test_a_load_brings_documents_and_tombstones(
+    redis: Redis, writer: LogWriter, record: CollectionRecord
+) -> None:
+    """Otherwise a reloaded server could not tell that a late write to a deleted document is stale."""
+    await writer.write(record, 0, [upsert("a", 1), upsert("b", 1), delete("a", 2)], "1")
+    load = await load_partition(redis, record.collection_id, 0)
+    assert {id: (stored.version, stored.deleted) for id, stored in load.records.items()} == {
+        "a": (2, True),
+        "b": (1, False),
+    }
+    assert load.documents == 1
+
+
+async def test_a_load_while_writes_go_on_is_exact(redis: Redis, record: CollectionRecord) -> None:
+    """Otherwise a server that reloads under traffic would serve a state that never was."""
+    writer = LogWriter(redis, LogSettings())
+    stop = asyncio.Event()
+
+    async def keep_writing(name: str) -> int:
+        number = 0
+        while not stop.is_set():
+            batch = [upsert(f"{(number * 7 + i) % 400}", value=number) for i in range(20)]
+            batch.append(delete(f"{number * 13 % 400}"))
+            await writer.write(record, 0, batch, f"{name}-{number}")
+            number += 1
+        return number
+
+    writers = [asyncio.create_task(keep_writing(name)) for name in ("x", "y")]
+    positions = []
+    for _ in range(12):
+        load = await load_partition(redis, record.collection_id, 0)
+        positions.append(load.tail.lsn)
+        assert (await _read(redis, load.tail)).reload is None, "the log goes on where the load ends"
+    stop.set()
+    await asyncio.gather(*writers)
+    assert len(set(positions)) > 6, "writes went on between the loads"
+
+
+@pytest.mark.parametrize("lose", ["record", "head"])
+async def test_a_load_that_does_not_match_the_state_digest_is_refused(
+    redis: Redis, writer: LogWriter, record: CollectionRecord, keys: PartitionKeys, lose: str
+) -> None:
+    """Otherwise documents that vanished from Redis would be missing from answers without a word."""
+    await writer.write(record, 0, [upsert("a", 1), upsert("b", 1)], "1")
+    if lose == "record":
+        await redis.hdel(keys.docs, "a")
+    else:
+        await redis.hset(keys.meta, "digest", "00" * 20)
+    with pytest.raises(CorruptRecord, match="state digest"):
+        await load_partition(redis, record.collection_id, 0)
+
+
+async def test_a_load_names_the_damaged_record(
+    redis: Redis, writer: LogWriter, record: CollectionRecord, keys: PartitionKeys
+) -> None:
+    """Otherwise bit rot in a record would be searched, or nobody could tell which document to write again."""
+    await writer.write(record, 0, [upsert("a", 1), upsert("b", 1)], "1")
+    raw = await redis.hget(keys.docs, "b")
+    await redis.hset(keys.docs, "b", raw[:30] + bytes((raw[30] ^ 64,)) + raw[31:])
+    with pytest.raises(CorruptRecord, match="'b'"):
+        await load_partition(redis, record.collection_id, 0)
