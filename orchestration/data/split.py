@@ -1,0 +1,95 @@
+"""An embedded split, in memory and as a folder of the cache.
+
+The folder holds embeddings.npy (float16 [n, dim]), rows.parquet (id, text, label) and split.json (label names,
+digest, how it was made).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+from numpy.typing import NDArray
+
+from orchestration.data.cache import DataUnavailable
+from orchestration.data.texts import LabelledTexts
+
+FORMAT: Final = 1
+"""Of the folder; goes into its name, so that another format is another folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedSplit:
+    """n embedded texts; all columns have the same order."""
+
+    ids: list[str]
+    embeddings: NDArray[np.float32]
+    """[n, dim], rounded to float16 once; finite, no row is zero."""
+    labels: NDArray[np.int64] | None
+    """[n], positions in label_names; None where the set has no labels."""
+    label_names: list[str]
+    texts: list[str]
+    digest: str
+    """See `data_digest`."""
+
+
+def data_digest(ids: Sequence[str], embeddings: NDArray[np.float32], labels: NDArray[np.int64] | None) -> str:
+    """Return the SHA-256 that identifies training or test data: over ids, embedding bytes and labels, in order."""
+    digest = hashlib.sha256(json.dumps([list(ids), embeddings.shape, labels is not None]).encode())
+    digest.update(embeddings.astype("<f4").tobytes())
+    if labels is not None:
+        digest.update(labels.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def save_split(
+    folder: Path, texts: LabelledTexts, embeddings: NDArray[np.float16], provenance: Mapping[str, Any]
+) -> None:
+    """Write a split into an existing folder.
+
+    Raises:
+        DataUnavailable: an embedding is zero or not finite, which no adapter could use.
+    """
+    wide = embeddings.astype(np.float32)
+    norms = np.linalg.norm(wide, axis=1)
+    unusable = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(unusable):
+        raise DataUnavailable(f"the embedding of {texts.ids[unusable[0]]} is zero or not finite")
+    labels = None if texts.labels is None else np.array(texts.labels, dtype=np.int64)
+    columns = {"id": pa.array(texts.ids), "text": pa.array(texts.texts)}
+    if labels is not None:
+        columns["label"] = pa.array(labels)
+    np.save(folder / "embeddings.npy", embeddings)
+    parquet.write_table(pa.table(columns), folder / "rows.parquet", compression="zstd")
+    description = {
+        "digest": data_digest(texts.ids, wide, labels),
+        "label_names": texts.label_names,
+        "provenance": dict(provenance),
+    }
+    (folder / "split.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def load_split(folder: Path) -> EmbeddedSplit:
+    """Read a split back.
+
+    Raises:
+        DataUnavailable: files are missing or do not match the digest.
+    """
+    try:
+        description = json.loads((folder / "split.json").read_text())
+        table = parquet.read_table(folder / "rows.parquet")
+        embeddings = np.load(folder / "embeddings.npy", allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataUnavailable(f"{folder} cannot be read ({error}); delete it and run again") from error
+    labels = table["label"].to_numpy() if "label" in table.column_names else None
+    ids = table["id"].to_pylist()
+    if data_digest(ids, embeddings, labels) != description["digest"]:
+        raise DataUnavailable(f"{folder} is damaged (its digest differs); delete it and run again")
+    return EmbeddedSplit(
+        ids, embeddings, labels, description["label_names"], table["text"].to_pylist(), description["digest"]
+    )
