@@ -1,0 +1,198 @@
+"""Model versions in MLflow's registry: which exist, what aliases name them, and their verified files."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import mlflow.artifacts
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from csr_model import CSRAdapter
+from csr_model.errors import ArtifactError
+from orchestration.data.cache import build_once
+from orchestration.mlflow_access import mlflow_errors, open_client
+from services.encoder.registry import FINGERPRINT_TAG
+from services.runtime.errors import CorruptRecord, UnknownVersion
+from services.runtime.settings import Settings
+
+BACKBONE_TAG: Final = "csr.backbone"
+"""Name of the model that made the training embeddings; absent when unknown."""
+METRIC_TAG_PREFIX: Final = "csr.metric."
+
+CHALLENGER: Final = "challenger"
+"""Alias of the newest trained version."""
+CHAMPION: Final = "champion"
+"""Alias of the version that should serve; moved by promotion only."""
+
+
+@dataclass(frozen=True)
+class ModelVersionInfo:
+    """One registered version.
+
+    Attributes:
+        name: Registered model.
+        version: Number, from 1.
+        fingerprint: Of the adapter; checked against the files on download.
+        run_id: Training run that made it.
+        source: Where MLflow keeps the adapter folder.
+        tags: All tags of the version.
+        aliases: Aliases that name it now, sorted.
+    """
+
+    name: str
+    version: int
+    fingerprint: str
+    run_id: str
+    source: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+
+
+class Registry:
+    """Typed access to the registry; every method raises RegistryUnavailable when MLflow does not answer.
+
+    Args:
+        client: From `open_client`.
+        uri: Of tracking store and registry.
+        cache: Folder for downloaded adapters.
+    """
+
+    def __init__(self, client: MlflowClient, uri: str, cache: Path) -> None:
+        self.client = client
+        self.uri = uri
+        self._cache = cache
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Connect as the settings say, creating the default sqlite file on first use."""
+        uri = settings.registry_uri
+        return cls(open_client(uri), uri, settings.cache_dir / "adapters")
+
+    def register(self, name: str, run_id: str, artifact_path: str, tags: Mapping[str, str]) -> ModelVersionInfo:
+        """Add the adapter that a run logged under `artifact_path` as the next version of `name`."""
+        with mlflow_errors(self.uri):
+            try:
+                self.client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            source = f"runs:/{run_id}/{artifact_path}"
+            return _info(self.client.create_model_version(name, source, run_id=run_id, tags=dict(tags)))
+
+    def resolve(self, name: str, selector: int | str = CHAMPION) -> ModelVersionInfo:
+        """Return the version with this number or alias, as it is now.
+
+        Raises:
+            UnknownVersion: No such model, version or alias; the message lists what there is.
+        """
+        try:
+            with mlflow_errors(self.uri):
+                if str(selector).isdecimal():
+                    found = self.client.get_model_version(name, str(selector))
+                else:
+                    number = self.client.get_model_version_by_alias(name, str(selector)).version
+                    found = self.client.get_model_version(name, str(number))
+        except UnknownVersion:
+            raise UnknownVersion(self._what_there_is(name, selector)) from None
+        return _info(found)
+
+    def find(self, name: str, selector: int | str = CHAMPION) -> ModelVersionInfo | None:
+        """Return what `resolve` returns, or None where that raises UnknownVersion."""
+        try:
+            return self.resolve(name, selector)
+        except UnknownVersion:
+            return None
+
+    def versions(self, name: str | None = None) -> list[ModelVersionInfo]:
+        """Return all versions of one model or of all, by name, then newest first."""
+        with mlflow_errors(self.uri):
+            names = [name] if name else [model.name for model in self._models()]
+            # Aliases come only with single versions, not with searches.
+            return [
+                _info(self.client.get_model_version(found.name, str(found.version)))
+                for each in sorted(names)
+                for found in self._versions(each)
+            ]
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Let an alias name a version; MLflow has no compare-and-set, so one promoter at a time."""
+        with mlflow_errors(self.uri):
+            self.client.set_registered_model_alias(name, alias, str(version))
+
+    def tag(self, info: ModelVersionInfo, tags: Mapping[str, str]) -> None:
+        """Add or replace tags of a version."""
+        with mlflow_errors(self.uri):
+            for key, value in tags.items():
+                self.client.set_model_version_tag(info.name, str(info.version), key, value)
+
+    def download(self, info: ModelVersionInfo) -> Path:
+        """Return a local folder with the adapter of a version, verified against its registered fingerprint.
+
+        Folders are kept by fingerprint in the cache and never change; two processes may download at once.
+
+        Raises:
+            CorruptRecord: The files are not the adapter that was registered.
+        """
+
+        def fetch(folder: Path) -> None:
+            with mlflow_errors(self.uri):
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=info.source, dst_path=str(folder), tracking_uri=self.uri
+                )
+
+        folder = build_once(self._cache / info.fingerprint, fetch) / Path(info.source).name
+        try:
+            fingerprint = CSRAdapter.load(folder).fingerprint
+        except ArtifactError as error:
+            raise CorruptRecord(f"{info.name} version {info.version}: {error}; delete {folder.parent}") from error
+        if fingerprint != info.fingerprint:
+            raise CorruptRecord(
+                f"{info.name} version {info.version}: the files have fingerprint {fingerprint}, "
+                f"the registry says {info.fingerprint}; delete {folder.parent} or register the version again"
+            )
+        return folder
+
+    def load(self, info: ModelVersionInfo) -> CSRAdapter:
+        """Return the adapter of a version, ready to encode; errors as `download`."""
+        return CSRAdapter.load(self.download(info))
+
+    def _models(self) -> list[Any]:
+        return _all_pages(self.client.search_registered_models)
+
+    def _versions(self, name: str) -> list[Any]:
+        found = _all_pages(self.client.search_model_versions, filter_string=f"name='{name}'")
+        return sorted(found, key=lambda version: -int(version.version))
+
+    def _what_there_is(self, name: str, selector: int | str) -> str:
+        with mlflow_errors(self.uri):
+            models = sorted(model.name for model in self._models())
+            if name not in models:
+                known = ", ".join(models) or "none"
+                return f"no model {name!r} in {self.uri} (known: {known}); train one with `csr train`"
+            versions = ", ".join(str(version.version) for version in self._versions(name)) or "none"
+            aliases = ", ".join(sorted(self.client.get_registered_model(name).aliases)) or "none"
+        return f"model {name!r} has no {selector!r} in {self.uri} (versions: {versions}; aliases: {aliases})"
+
+
+def _info(found: ModelVersion) -> ModelVersionInfo:
+    return ModelVersionInfo(
+        name=found.name,
+        version=int(found.version),
+        fingerprint=found.tags.get(FINGERPRINT_TAG, ""),
+        run_id=found.run_id or "",
+        source=found.source,
+        tags=dict(found.tags),
+        aliases=tuple(sorted(found.aliases)),
+    )
+
+
+def _all_pages(search: Callable[..., Any], **query: Any) -> list[Any]:
+    found = search(**query)
+    everything = list(found)
+    while found.token:
+        found = search(**query, page_token=found.token)
+        everything.extend(found)
+    return everything
