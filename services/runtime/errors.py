@@ -177,7 +177,7 @@ def status_of(error: CsrError) -> grpc.StatusCode:
 
 def error_from_rpc(error: grpc.RpcError) -> CsrError:
     """Return the domain error behind a failed call: by name when the server sent it, else by status code."""
-    if not isinstance(error, grpc.Call):
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return InternalError(str(error))
     details = error.details() or error.code().name
     for key, value in error.trailing_metadata() or ():

@@ -20,12 +20,15 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from services.runtime import limits, metrics
-from services.runtime.errors import ERROR_METADATA_KEY, CsrError, InternalError, status_of
+from services.runtime.errors import ERROR_METADATA_KEY, CsrError, InternalError, LimitExceeded, status_of
 
 log = structlog.get_logger()
 
 REQUEST_ID_KEY = "x-request-id"
 """Metadata that names a request; made up when absent, passed on to every call made on its behalf."""
+
+_DETAILS_MAX = 500
+"""Characters of an error text: it travels in a header, and texts quote what the caller sent."""
 
 Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 
@@ -56,6 +59,9 @@ def _observed(method: str, handler: Handler) -> Handler:
         code = "OK"
         structlog.contextvars.bind_contextvars(request_id=_request_id(context), rpc=method)
         try:
+            size = request.ByteSize()
+            if size > limits.REQUEST_BYTES_MAX:
+                raise LimitExceeded(f"request: {size} bytes, at most {limits.REQUEST_BYTES_MAX} are allowed")
             return await handler(request, context)
         except CsrError as error:
             code = status_of(error).name
@@ -82,9 +88,15 @@ def _request_id(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
     return uuid.uuid4().hex[:16]
 
 
+def request_metadata() -> tuple[tuple[str, str], ...]:
+    """Metadata for calls on behalf of the request that is being handled: its id."""
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    return ((REQUEST_ID_KEY, request_id),) if request_id else ()
+
+
 async def _abort(context: "grpc.aio.ServicerContext[Any, Any]", error: CsrError) -> NoReturn:
     trailing = ((ERROR_METADATA_KEY, type(error).__name__),)
-    await context.abort(status_of(error), str(error), trailing_metadata=trailing)
+    await context.abort(status_of(error), str(error)[:_DETAILS_MAX], trailing_metadata=trailing)
     raise AssertionError("abort raises")
 
 
@@ -114,7 +126,7 @@ class GrpcHost:
             interceptors=[RequestInterceptor()],
             maximum_concurrent_rpcs=options.concurrent_requests,
             options=[
-                ("grpc.max_receive_message_length", limits.REQUEST_BYTES_MAX),
+                ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
                 ("grpc.max_send_message_length", limits.RESPONSE_BYTES_MAX),
                 ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it
             ],

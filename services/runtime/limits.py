@@ -12,7 +12,9 @@ QUERIES_PER_SEARCH_MAX: Final = 256
 DOCUMENTS_PER_REQUEST_MAX: Final = 1_000
 VECTORS_PER_ENCODE_MAX: Final = 4_096
 REQUEST_BYTES_MAX: Final = 4 << 20
-"""Largest message a server accepts."""
+"""Largest request that is answered."""
+MESSAGE_BYTES_MAX: Final = 8 << 20
+"""Largest message a server reads: above it gRPC itself answers RESOURCE_EXHAUSTED, up to it we explain the limit."""
 RESPONSE_BYTES_MAX: Final = 64 << 20
 """Largest message a client accepts: 256 queries x 1,000 hits with ids fit."""
 
@@ -21,6 +23,7 @@ PAYLOAD_BYTES_MAX: Final = 64 << 10
 WRITE_ID_BYTES_MAX: Final = 64
 COLLECTION_NAME_PATTERN: Final = r"[a-z][a-z0-9_-]{0,63}"
 TEXT_BYTES_MAX: Final = 64 << 10
+MODEL_NAME_BYTES_MAX: Final = 250
 
 VERSION_MAX: Final = (1 << 53) - 1
 """Versions are compared inside Redis, whose functions hold integers exactly only up to here."""

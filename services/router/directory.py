@@ -1,0 +1,140 @@
+"""Which collections exist and which index server holds which partition: read ahead of requests, kept fresh.
+
+Requests are answered from memory, so they do not wait for Redis and go on while it is down. What they see is at most
+`refresh_seconds` old as long as Redis answers; a name that is not known yet is looked up at once.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import structlog
+from redis.asyncio import Redis
+
+from services.index.store.catalog import Catalog, CollectionRecord
+from services.index.store.functions import StorePolicy, ensure_functions
+from services.index.store.placement import PlacementTable, read_placement
+from services.runtime.errors import CsrError, StoreUnavailable
+
+log = structlog.get_logger()
+
+_CLEANING_SECONDS: Final = 60.0
+"""Pause between two looks for deletions that were interrupted."""
+
+
+class Directory:
+    """Collections, placement and log positions, as last seen by this router.
+
+    Call `refresh` once and then run `keep_fresh` in the background.
+    """
+
+    def __init__(self, redis: Redis, refresh_seconds: float) -> None:
+        self.catalog = Catalog(redis)
+        self._redis = redis
+        self._refresh_seconds = refresh_seconds
+        self._records: dict[str, CollectionRecord] = {}
+        self._placement: PlacementTable | None = None
+        self._policy: StorePolicy | None = None
+        self._positions: dict[str, dict[int, int]] = {}
+        self._deleted: set[str] = set()
+        self._cleaned = 0.0
+
+    @property
+    def policy(self) -> StorePolicy:
+        """What an acknowledged write is worth.
+
+        Raises:
+            StoreUnavailable: Redis was not reached yet.
+        """
+        if self._policy is None:
+            raise StoreUnavailable("Redis was not reached yet")
+        return self._policy
+
+    @property
+    def placement(self) -> PlacementTable:
+        """The placement table.
+
+        Raises:
+            StoreUnavailable: it was never read.
+        """
+        if self._placement is None:
+            raise StoreUnavailable("the placement table was not read yet: Redis is down, or the stack never started")
+        return self._placement
+
+    async def collection(self, name: str) -> CollectionRecord:
+        """Return the record of a collection.
+
+        Raises:
+            UnknownCollection: no collection has that name.
+            StoreUnavailable: Redis does not answer and the name was not seen before.
+        """
+        record = self._records.get(name)
+        if record is None:
+            record = self._records[name] = await self.catalog.get(name)
+        return record
+
+    def collections(self) -> list[CollectionRecord]:
+        """Return all collections as last seen, by name ascending."""
+        return [self._records[name] for name in sorted(self._records)]
+
+    def forget(self, record: CollectionRecord) -> None:
+        """Stop serving a collection that was deleted, even if a read of the catalogue under way still holds it."""
+        self._deleted.add(record.collection_id)
+        self._records.pop(record.name, None)
+
+    def saw(self, collection_id: str, positions: Mapping[int, int]) -> None:
+        """Remember log positions (by partition) that were acknowledged or answered from."""
+        known = self._positions.setdefault(collection_id, {})
+        for partition, lsn in positions.items():
+            known[partition] = max(lsn, known.get(partition, 0))
+
+    def highest_lsn(self, collection_id: str, partition: int) -> int:
+        """Return the highest position seen of a partition: a log that ends before it lost acknowledged writes."""
+        return self._positions.get(collection_id, {}).get(partition, 0)
+
+    async def refresh(self) -> None:
+        """Read everything again.
+
+        Raises:
+            CsrError: Redis does not answer, cannot be trusted, or holds no placement table; what was known stays.
+        """
+        # Every time: the Redis that answers now may be another one than a moment ago.
+        self._policy = await ensure_functions(self._redis)
+        records = await self.catalog.list()
+        self._placement = await read_placement(self._redis)
+        listed = {record.collection_id for record in records}
+        self._deleted &= listed
+        self._records = {record.name: record for record in records if record.collection_id not in self._deleted}
+        self._positions = {id: positions for id, positions in self._positions.items() if id in listed}
+
+    async def keep_fresh(self, on_refreshed: Callable[[], Awaitable[None]]) -> None:
+        """Refresh for ever; while that fails, what was known goes on being served.
+
+        Args:
+            on_refreshed: Called after every success.
+        """
+        failing = False
+        while True:
+            try:
+                await self.refresh()
+                await self._clean()
+            except Exception as error:  # whatever it is, requests are still answered from memory
+                if not failing:
+                    unexpected = not isinstance(error, CsrError)
+                    log.warning("store not readable, serving what is known", reason=str(error), exc_info=unexpected)
+                failing = True
+            else:
+                if failing:
+                    log.info("store readable again")
+                failing = False
+                await on_refreshed()
+            await asyncio.sleep(self._refresh_seconds)
+
+    async def _clean(self) -> None:
+        if time.monotonic() - self._cleaned < _CLEANING_SECONDS:
+            return
+        self._cleaned = time.monotonic()
+        removed = await self.catalog.resume_deletions()
+        if removed:
+            log.info("removed what interrupted deletions left", collections=removed)

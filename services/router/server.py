@@ -1,0 +1,79 @@
+"""The router as one object: its connections, its servicers, its background work."""
+
+import asyncio
+from contextlib import suppress
+
+from csr.v1 import control_pb2, control_pb2_grpc, search_pb2, search_pb2_grpc
+from services.index.store.connection import connect
+from services.index.store.reader import DocumentReader
+from services.index.store.writer import LogWriter
+from services.router.control import ControlServicer
+from services.router.directory import Directory
+from services.router.documents import Documents
+from services.router.encoder_client import EncoderClient
+from services.router.fan_out import IndexServers
+from services.router.search_path import SearchPath
+from services.router.service import SearchServicer
+from services.router.status import StatusReport
+from services.router.write_path import WritePath
+from services.runtime.lifecycle import GrpcHost, HostOptions
+from services.runtime.settings import Settings
+
+SERVICE_NAMES = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in ((search_pb2, "SearchService"), (control_pb2, "ControlService"))
+)
+
+
+class Router:
+    """One router process; `start`, then `stop`. Ready once collections and placement were read from the store."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Create the router; must be called inside the event loop that will run it."""
+        router = settings.router
+        self._redis = connect(settings.redis, "csr-router")
+        self._directory = Directory(self._redis, router.refresh_seconds)
+        self._encoder = EncoderClient(settings.encoder.address)
+        self._servers = IndexServers()
+        self.host = GrpcHost(
+            HostOptions(
+                host=router.host,
+                port=router.port,
+                metrics_port=router.metrics_port,
+                concurrent_requests=router.concurrent_requests,
+                drain_seconds=router.drain_seconds,
+                reflection=router.reflection,
+            )
+        )
+        reader = DocumentReader(self._redis)
+        search = SearchServicer(
+            WritePath(self._directory, self._encoder, LogWriter(self._redis, settings.log)),
+            Documents(self._directory, reader),
+            SearchPath(self._directory, self._encoder, self._servers, reader),
+            router.default_deadline_seconds,
+        )
+        status = StatusReport(self._directory, self._redis, settings.redis.url, self._encoder, self._servers)
+        control = ControlServicer(self._directory, self._encoder, reader, status, router.default_deadline_seconds)
+        search_pb2_grpc.add_SearchServiceServicer_to_server(search, self.host.server)
+        control_pb2_grpc.add_ControlServiceServicer_to_server(control, self.host.server)
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Bind the ports and begin to answer.
+
+        Raises:
+            OSError: a port is taken.
+        """
+        await self.host.start(SERVICE_NAMES)
+        self._refreshing = asyncio.create_task(self._directory.keep_fresh(lambda: self.host.set_ready(True)))
+
+    async def stop(self) -> None:
+        """Let requests in flight finish, then close all connections."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._refreshing
+        await self.host.stop()
+        await self._encoder.close()
+        await self._servers.close()
+        await self._redis.aclose()

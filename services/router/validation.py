@@ -1,0 +1,162 @@
+"""What the door lets in: checks of single fields, each with an error that names the field and the limit. Pure."""
+
+import json
+from collections.abc import Sequence
+from typing import Final, Literal, NoReturn
+
+from csr.v1 import search_pb2, vector_pb2
+from services.index.store.catalog import CollectionRecord
+from services.runtime import limits
+from services.runtime.errors import InvalidRequest, LimitExceeded, WrongKind
+
+_VECTOR_FIELDS: Final[Sequence[Literal["embeddings", "texts", "codes"]]] = ("embeddings", "texts", "codes")
+
+
+def check_ids(ids: Sequence[str], unique: bool = True) -> None:
+    """Check document ids: 1..1,000 of them, 1..128 bytes each, without repeats unless allowed.
+
+    Raises:
+        InvalidRequest, LimitExceeded: naming the first offending id.
+    """
+    check_count("ids", len(ids), limits.DOCUMENTS_PER_REQUEST_MAX)
+    for position, id in enumerate(ids):
+        check_size(f"ids[{position}]", id, limits.ID_BYTES_MAX)
+    if unique and len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        for position, id in enumerate(ids):
+            if id in seen:
+                raise InvalidRequest(f"ids[{position}]: {id!r} was listed before, ids are unique within a request")
+            seen.add(id)
+
+
+def check_count(field: str, count: int, most: int) -> None:
+    """Check that a list has 1..most items.
+
+    Raises:
+        InvalidRequest: it is empty.
+        LimitExceeded: it is longer.
+    """
+    if count == 0:
+        raise InvalidRequest(f"{field}: empty, 1..{most} are needed")
+    if count > most:
+        raise LimitExceeded(f"{field}: {count}, at most {most} are allowed")
+
+
+def check_size(field: str, text: str, most: int) -> None:
+    """Check that a text has 1..most bytes of UTF-8.
+
+    Raises:
+        InvalidRequest: it is empty.
+        LimitExceeded: it is longer.
+    """
+    size = len(text.encode())
+    if size == 0:
+        raise InvalidRequest(f"{field}: empty, 1..{most} bytes are needed")
+    if size > most:
+        raise LimitExceeded(f"{field}: {size} bytes, at most {most} are allowed")
+
+
+def check_number(field: str, value: int, most: int) -> None:
+    """Check that a number lies in 1..most.
+
+    Raises:
+        InvalidRequest: it is 0.
+        LimitExceeded: it is larger.
+    """
+    if value < 1:
+        raise InvalidRequest(f"{field}: {value}, must be 1..{most}")
+    if value > most:
+        raise LimitExceeded(f"{field}: {value}, at most {most} is allowed")
+
+
+def checked_versions(versions: Sequence[int], count: int, record: CollectionRecord) -> Sequence[int]:
+    """Return one version per document; 0 where the store assigns it.
+
+    Raises:
+        InvalidRequest: versions where the store assigns them, too few or too many, or 0.
+        LimitExceeded: a version beyond 2^53 - 1.
+    """
+    if record.versioning == "assigned":
+        if versions:
+            raise InvalidRequest("versions: the store assigns the versions of this collection, leave them out")
+        return [0] * count
+    if len(versions) != count:
+        raise InvalidRequest(f"versions: {len(versions)}, this collection needs one for each of {count} ids")
+    for position, version in enumerate(versions):
+        check_number(f"versions[{position}]", version, limits.VERSION_MAX)
+    return versions
+
+
+def checked_payloads(payloads: Sequence[str], count: int) -> list[bytes]:
+    """Return one payload per document, as sent; empty where there is none.
+
+    Raises:
+        InvalidRequest: too few or too many, or not a JSON object.
+        LimitExceeded: over 64 KiB.
+    """
+    if not payloads:
+        return [b""] * count
+    if len(payloads) != count:
+        raise InvalidRequest(f"payloads_json: {len(payloads)}, either one for each of {count} ids or none is needed")
+    return [_checked_payload(f"payloads_json[{position}]", payload) for position, payload in enumerate(payloads)]
+
+
+Batch = vector_pb2.EmbeddingBatch | vector_pb2.TextBatch | vector_pb2.CodeBatch
+"""Vectors as requests carry them."""
+
+
+def batch_of(
+    request: search_pb2.UpsertRequest | search_pb2.SearchRequest, fields: Sequence[str], record: CollectionRecord
+) -> tuple[str, Batch]:
+    """Return the vectors that a request carries, after the name of their field.
+
+    Args:
+        request: With one of the fields embeddings, texts and codes, or none.
+        fields: Those that the collection takes here.
+        record: The collection.
+
+    Raises:
+        InvalidRequest: no vectors.
+        WrongKind: vectors of a form that the collection does not take.
+    """
+    field = next((name for name in _VECTOR_FIELDS if request.HasField(name)), None)
+    if field is None:
+        raise InvalidRequest(f"{', '.join(fields)}: one of them is needed")
+    if field not in fields:
+        raise WrongKind(f"{field}: collection {record.name!r} is of kind {record.kind}, send {' or '.join(fields)}")
+    batch: Batch = getattr(request, field)
+    return field, batch
+
+
+def vector_count(batch: Batch) -> int:
+    """Return how many vectors a batch says it holds."""
+    return len(batch.texts) if isinstance(batch, vector_pb2.TextBatch) else batch.count
+
+
+def check_texts(batch: vector_pb2.TextBatch) -> None:
+    """Check texts: none empty, none over 64 KiB.
+
+    Raises:
+        InvalidRequest, LimitExceeded: naming the first offending text.
+    """
+    for position, text in enumerate(batch.texts):
+        check_size(f"texts[{position}]", text, limits.TEXT_BYTES_MAX)
+
+
+def _checked_payload(field: str, payload: str) -> bytes:
+    raw = payload.encode()
+    if len(raw) > limits.PAYLOAD_BYTES_MAX:
+        raise LimitExceeded(f"{field}: {len(raw)} bytes, at most {limits.PAYLOAD_BYTES_MAX} are allowed")
+    try:
+        value = json.loads(payload, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidRequest(f"{field}: nested too deeply") from None
+    except ValueError as error:
+        raise InvalidRequest(f"{field}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{field}: a JSON object is needed, not {type(value).__name__}")
+    return raw
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
