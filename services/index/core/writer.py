@@ -43,7 +43,8 @@ class Writer:
         self._hidden_dim, self._k_max, self._declared = hidden_dim, k_max, declared
         self._lock = threading.Lock()
         self._memtable = self._new_memtable()
-        self.state = State(parts, self._memtable.view(0), bits.pack(np.zeros(self._memtable.capacity, np.bool_)))
+        nothing = bits.pack(np.zeros(self._memtable.capacity, np.bool_))
+        self.state = self._tidy(State(parts, self._memtable.view(0), nothing))
 
     def apply(self, removed: Ragged, added: Rows | None = None) -> int:
         """Remove documents by id and add others in one step; return how many were removed."""

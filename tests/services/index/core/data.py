@@ -26,7 +26,7 @@ def codes(rng: np.random.Generator, style: str, count: int, hidden_dim: int, wid
         odds /= odds.sum()
         latents = np.array([rng.choice(hidden_dim, width, replace=False, p=odds) for _ in range(count)])
     else:
-        latents = np.array([rng.choice(hidden_dim, width, replace=False) for _ in range(count)])
+        latents = np.array([rng.choice(hidden_dim, width, replace=False, shuffle=False) for _ in range(count)])
     latents = latents.reshape(count, width)
     weights = rng.gamma(1.0, 1.0, (count, width)) + 1e-3
     if style == "tied":

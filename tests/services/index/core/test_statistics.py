@@ -1,0 +1,70 @@
+"""What operators see of an index."""
+
+import math
+
+import numpy as np
+import pytest
+
+from services.index.core import writer
+from services.index.core.index import SparseIndex
+
+
+def test_counts_follow_writes_and_deletes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dashboards would show documents that are gone, and dead rows would never be noticed."""
+    monkeypatch.setattr(writer, "SEAL_ROWS", 10)
+    index = SparseIndex(8, 2)
+    latents, weights = np.tile([0, 1], (10, 1)), np.tile(np.array([[2.0, 1.0]], np.float32), (10, 1))
+    index.upsert([f"sealed-{row}" for row in range(10)], latents, weights)
+    index.upsert(["recent", "empty"], np.array([[5, 0], [0, 0]]), np.array([[1, 0], [0, 0]], np.float32))
+    index.delete(["sealed-0", "sealed-1"])
+    statistics = index.statistics()
+    assert (statistics.documents, statistics.dead_rows, statistics.segments, statistics.memtable_rows) == (10, 2, 1, 2)
+    assert statistics.latent_usage.tolist() == [8, 8, 0, 0, 0, 1, 0, 0]
+    assert statistics.unused_share == 5 / 8
+    assert statistics.posting_skew == pytest.approx(0.8**2 + 0.8**2 + 0.1**2)
+    shares = [8 / 17, 8 / 17, 1 / 17]
+    assert statistics.usage_entropy == pytest.approx(-sum(share * math.log2(share) for share in shares))
+
+
+def test_segments_with_many_dead_rows_are_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory and search time would grow with everything that was ever deleted."""
+    monkeypatch.setattr(writer, "SEAL_ROWS", 10)
+    index = SparseIndex(8, 1)
+    names = [str(row) for row in range(10)]
+    index.upsert(names, np.zeros((10, 1), np.int64), np.ones((10, 1), np.float32))
+    index.delete(names[:2])
+    assert index.statistics().dead_rows == 2
+    index.delete(names[2:3])
+    assert (index.statistics().dead_rows, len(index)) == (0, 7)
+    index.delete(names)
+    assert (index.statistics().segments, len(index)) == (0, 0)
+
+
+def test_uniform_use_has_no_skew() -> None:
+    """The skew that capacity planning relies on would have another scale than documented."""
+    index = SparseIndex(16, 4)
+    latents = np.array([[(row + 4 * step) % 16 for step in range(4)] for row in range(16)])
+    index.upsert([str(row) for row in range(16)], latents, np.ones((16, 4), np.float32))
+    statistics = index.statistics()
+    assert statistics.posting_skew == pytest.approx(4**2 / 16)
+    assert (statistics.usage_entropy, statistics.unused_share) == (pytest.approx(4.0), 0.0)
+
+
+def test_an_empty_index_has_numbers_too() -> None:
+    """The first scrape of a new collection would fail or show NaN."""
+    statistics = SparseIndex(8, 4).statistics()
+    assert (statistics.documents, statistics.segments, statistics.dead_rows) == (0, 0, 0)
+    assert (statistics.unused_share, statistics.usage_entropy, statistics.posting_skew) == (1.0, 0.0, 0.0)
+
+
+def test_bytes_are_those_of_the_arrays() -> None:
+    """Operators would size machines by a number that leaves most of the memory out."""
+    index = SparseIndex(1024, 32)
+    empty = index.statistics().bytes
+    count = writer.SEAL_ROWS
+    rng = np.random.default_rng(0)
+    latents = np.argsort(rng.random((count, 1024)), axis=1)[:, :32]
+    index.upsert([f"{row:08d}" for row in range(count)], latents, np.ones((count, 32), np.float32))
+    per_document = (index.statistics().bytes - empty) / count
+    forward, postings, squares, ids = 4 * 32, 4 * 32, 8 * 6, 8 + 8 + 8
+    assert forward + postings + squares + ids <= per_document <= forward + postings + squares + ids + 16
