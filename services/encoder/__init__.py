@@ -1,0 +1,1 @@
+"""The encoder: embeddings and texts to codes, as a Ray Serve deployment behind gRPC."""
