@@ -27,7 +27,7 @@ log = structlog.get_logger()
 REQUEST_ID_KEY = "x-request-id"
 """Metadata that names a request; made up when absent, passed on to every call made on its behalf."""
 
-_DETAILS_MAX = 500
+DETAILS_MAX = 500
 """Characters of an error text: it travels in a header, and texts quote what the caller sent."""
 
 Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
@@ -96,7 +96,7 @@ def request_metadata() -> tuple[tuple[str, str], ...]:
 
 async def _abort(context: "grpc.aio.ServicerContext[Any, Any]", error: CsrError) -> NoReturn:
     trailing = ((ERROR_METADATA_KEY, type(error).__name__),)
-    await context.abort(status_of(error), str(error)[:_DETAILS_MAX], trailing_metadata=trailing)
+    await context.abort(status_of(error), str(error)[:DETAILS_MAX], trailing_metadata=trailing)
     raise AssertionError("abort raises")
 
 

@@ -110,6 +110,13 @@ ENCODER_REQUESTS = MetricSpec(
 ENCODER_REQUEST_SECONDS = MetricSpec(
     "csr_encoder_request_seconds", "histogram", "encoder", "Time to answer a request, by gRPC method.", ("method",)
 )
+ENCODER_COMPUTE_SECONDS = MetricSpec(
+    "csr_encoder_compute_seconds",
+    "histogram",
+    "encoder",
+    "Time to compute one batch: embed (texts through the backbone), encode (embeddings through the adapter).",
+    ("stage",),
+)
 ENCODER_VECTORS = MetricSpec(
     "csr_encoder_vectors_total",
     "counter",

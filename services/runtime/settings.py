@@ -57,6 +57,7 @@ class EncoderSettings(_Section):
     """The encoder: Ray Serve deployment behind a gRPC port of its own, inside the cluster."""
 
     address: str = Field("127.0.0.1:7900", description="host:port where routers reach the encoder.")
+    host: str = Field("127.0.0.1", description="Interface that Ray Serve's ports bind to.")
     port: int = Field(7900, ge=1, le=65535, description="gRPC port of Ray Serve.")
     http_port: int = Field(7901, ge=1, le=65535, description="HTTP port of Ray Serve (health).")
     replicas: int = Field(2, ge=1, description="Replicas of the deployment.")
@@ -96,6 +97,16 @@ class RouterSettings(_Section):
     reflection: bool = Field(True, description="Offer gRPC server reflection (router and index servers).")
 
 
+class StackSettings(_Section):
+    """The local stack of `csr up`; index server i listens on index.port + i and index.metrics_port + i."""
+
+    index_servers: int = Field(2, ge=1, le=16, description="Index servers to start.")
+    ray_port: int = Field(7800, ge=1, le=65535, description="Port of the local Ray cluster.")
+    ray_metrics_port: int = Field(7801, ge=1, le=65535, description="Prometheus port of Ray (encoder, training).")
+    ray_dashboard_port: int = Field(7802, ge=1, le=65535, description="Port of Ray's dashboard.")
+    start_seconds: float = Field(120.0, gt=0, description="Longest wait for a process to become ready.")
+
+
 class LogSettings(_Section):
     """Bounds of the log of a partition."""
 
@@ -132,6 +143,7 @@ class Settings(BaseSettings):
     encoder: EncoderSettings = EncoderSettings()
     index: IndexSettings = IndexSettings()
     router: RouterSettings = RouterSettings()
+    stack: StackSettings = StackSettings()
     log: LogSettings = LogSettings()
     logging: LoggingSettings = LoggingSettings()
 
