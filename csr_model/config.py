@@ -51,7 +51,7 @@ class CSRConfig:
     beta: float = 1 / 32
     gamma: float = 0.0
     temperature: float = 0.1
-    learning_rate: float = 3e-3
+    learning_rate: float = 1.5e-3
     gradient_clip: float = 1.0
     batch_size: int
     epochs: int

@@ -1,6 +1,6 @@
 """Tiny clustered embeddings and models, the same in every test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,15 @@ def clustered(rows: int, seed: int = 0, clusters: int = 12) -> tuple[np.ndarray,
     random = np.random.default_rng(seed)
     labels = random.integers(clusters, size=rows)
     return (centres[labels] + 0.35 * random.normal(size=(rows, INPUT_DIM))).astype(np.float32), labels
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads would only wait for each other on models this small, and could change the order of sums."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
