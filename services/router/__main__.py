@@ -13,21 +13,16 @@ from services.runtime.settings import InvalidSettings, Settings, load_settings
 
 
 def main() -> int:
-    """Run the router; return the exit code."""
+    """Run the router; return 0 after a drain, 1 when it cannot start, with the reason on standard error."""
     parser = argparse.ArgumentParser(prog="python -m services.router", description="The public API of CSR search.")
     parser.add_argument("--check-config", action="store_true", help="check the settings and exit")
     arguments = parser.parse_args()
     try:
         settings = load_settings()
-    except InvalidSettings as error:
-        sys.stderr.write(f"invalid settings:\n{error}\n")
-        return 2
-    if arguments.check_config:
-        return 0
-    configure_logging(settings.logging, "router")
-    try:
-        asyncio.run(_serve(settings))
-    except OSError as error:
+        if not arguments.check_config:
+            configure_logging(settings.logging, "router")
+            asyncio.run(_serve(settings))
+    except (InvalidSettings, OSError) as error:
         sys.stderr.write(f"router: {error}\n")
         return 1
     return 0
@@ -35,7 +30,10 @@ def main() -> int:
 
 async def _serve(settings: Settings) -> None:
     log = structlog.get_logger()
-    router = Router(settings)
+    try:
+        router = Router(settings)
+    except ValueError as error:
+        raise InvalidSettings(f"redis.url: {error}") from None
     try:
         await router.start()
         log.info("router listens", port=router.host.port, metrics_port=router.host.metrics_port)
