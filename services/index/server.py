@@ -22,8 +22,8 @@ from services.runtime.settings import InvalidSettings, RedisSettings, Settings
 
 log = structlog.get_logger()
 
-START_SECONDS: Final = 10.0
-"""How long a server that starts waits for Redis. Afterwards it outlives any loss of Redis."""
+START_TIMEOUTS: Final = 2
+"""How long a server that starts waits for Redis, in redis.timeout_seconds. Later it outlives any loss of Redis."""
 _RETRY_SECONDS: Final = 0.2
 
 
@@ -35,7 +35,7 @@ async def serve(settings: Settings) -> None:
     Raises:
         OSError: a port is taken.
         InvalidSettings: the address of Redis is none.
-        StoreUnavailable: Redis did not answer within START_SECONDS.
+        StoreUnavailable: Redis did not answer within START_TIMEOUTS.
     """
     host = GrpcHost(
         HostOptions(
@@ -50,9 +50,8 @@ async def serve(settings: Settings) -> None:
     running = asyncio.create_task(_run(host, settings))
     stopping = asyncio.create_task(until_signalled())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if stopping.done():
-        log.info("stopping")
-        await host.stop()  # before the follower stops: requests in flight may wait for positions
+    log.info("stopping")
+    await host.stop()  # before the follower stops: requests in flight may wait for positions
     stopping.cancel()
     running.cancel()
     await asyncio.wait({running})
@@ -62,7 +61,7 @@ async def serve(settings: Settings) -> None:
 
 async def _run(host: GrpcHost, settings: Settings) -> None:
     name = settings.index.name
-    redis = _connect(settings.redis, name)
+    redis = _connect(settings.redis)
     lanes = Lanes(settings.index.threads)
     with ThreadPoolExecutor(1, thread_name_prefix="apply") as applier:
         follower = Follower(redis, settings.index, applier)
@@ -82,15 +81,16 @@ async def _run(host: GrpcHost, settings: Settings) -> None:
             await redis.aclose()
 
 
-def _connect(settings: RedisSettings, name: str) -> Redis:
+def _connect(settings: RedisSettings) -> Redis:
     try:
-        return connect(settings, name)
+        return connect(settings, "csr-index")
     except ValueError as error:
         raise InvalidSettings(f"redis.url: {error}") from None
 
 
 async def _until_redis_answers(redis: Redis, settings: RedisSettings) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    patience = START_TIMEOUTS * settings.timeout_seconds
+    deadline = time.monotonic() + patience
     while True:
         try:
             with store_errors("ping"):
@@ -100,6 +100,6 @@ async def _until_redis_answers(redis: Redis, settings: RedisSettings) -> None:
             if time.monotonic() > deadline:
                 address = urlsplit(settings.url).netloc.rpartition("@")[2]  # never the password
                 raise StoreUnavailable(
-                    f"Redis at {address} did not answer for {START_SECONDS:.0f} s; start it or set REDIS_URL ({error})"
+                    f"Redis at {address} did not answer for {patience:g} s; start it or set REDIS_URL ({error})"
                 ) from None
         await asyncio.sleep(_RETRY_SECONDS)

@@ -6,6 +6,7 @@ call, reports health per readiness, and stops without losing requests in flight.
 
 import asyncio
 import signal
+import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -151,7 +152,11 @@ class GrpcHost:
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self.server)
         await self.set_ready(False)
         try:
+            # gRPC itself gives the reason of a failure only in log lines of its own.
+            socket.create_server((options.host, options.port)).close()
             self.port = self.server.add_insecure_port(f"{options.host}:{options.port}")
+        except OSError as error:
+            raise OSError(f"port {options.port} on {options.host}: {error.strerror}") from None
         except RuntimeError:
             raise OSError(f"port {options.port} on {options.host} is taken") from None
         try:

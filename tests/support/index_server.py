@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.redis_server import free_port
 
@@ -83,16 +85,37 @@ class IndexServerProcess:
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory runs out."""
-        self._end(signal.SIGKILL)
+        """SIGKILL, as the kernel does when memory runs out; nothing when it does not run."""
+        if self.process is not None:
+            self._end(self.process, signal.SIGKILL)
 
     def stop(self) -> int:
         """SIGTERM; return the exit code after the drain."""
-        return self._end(signal.SIGTERM)
-
-    def _end(self, how: signal.Signals) -> int:
         assert self.process is not None, "the server was started"
-        self.process.send_signal(how)
-        code = self.process.wait(timeout=30)
+        return self._end(self.process, signal.SIGTERM)
+
+    def pause(self) -> None:
+        """SIGSTOP: it holds its connections and reads nothing."""
+        assert self.process is not None, "the server was started"
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        assert self.process is not None, "the server was started"
+        self.process.send_signal(signal.SIGCONT)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric over the samples with these labels, from the metrics port."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5.0) as reply:
+            families = text_string_to_metric_families(reply.read().decode())
+            return sum(
+                sample.value
+                for family in families
+                for sample in family.samples
+                if sample.name == name and labels.items() <= sample.labels.items()
+            )
+
+    def _end(self, process: "subprocess.Popen[bytes]", how: signal.Signals) -> int:
+        process.send_signal(how)
         self.process = None
-        return code
+        return process.wait(timeout=30)
