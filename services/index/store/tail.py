@@ -176,7 +176,7 @@ async def _read_head(redis: Redis, collection_id: str, partition: int) -> Partit
 
 
 async def _scan(redis: Redis, collection_id: str, partition: int) -> dict[str, StoredRecord]:
-    """Return every record that was there throughout the scan; records written meanwhile may be missing or older."""
+    """Return every record that was there throughout the scan; of those written meanwhile, any state or none."""
     docs = partition_keys(collection_id, partition).docs
     records: dict[str, StoredRecord] = {}
     cursor = 0
@@ -193,14 +193,16 @@ async def _scan(redis: Redis, collection_id: str, partition: int) -> dict[str, S
 async def _catch_up(
     redis: Redis, tail: PartitionTail, end: PartitionMeta, records: dict[str, StoredRecord]
 ) -> ReloadReason | None:
-    """Apply the log between `tail` and `end` to the records; return why that failed, if it did."""
+    """Replay the log from `tail` to `end` over the records; return why that failed, if it did.
+
+    Whatever state of a document the scan saw, its last entry up to `end` is replayed last.
+    """
     while tail.lsn < end.lsn:
         [batch] = await read_tails(redis, [tail])
         if batch.closed:
             raise WrongState(f"partition {tail.collection_id}:{tail.partition} is closed: its collection was deleted")
         for entry in batch.entries:
-            stored = records.get(entry.id)
-            if entry.lsn <= end.lsn and (stored is None or stored.version < entry.version):
+            if entry.lsn <= end.lsn:
                 records[entry.id] = entry.record
         tail = batch.tail
         if batch.reload is not None and tail.lsn < end.lsn:

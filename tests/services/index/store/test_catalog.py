@@ -11,7 +11,7 @@ from services.index.store.connection import connect
 from services.index.store.keys import COLLECTIONS, UNFINISHED
 from services.index.store.reader import DocumentReader
 from services.index.store.writer import LogWriter
-from services.runtime.errors import CollectionExists, CorruptRecord, UnknownCollection, WrongState
+from services.runtime.errors import CollectionExists, CorruptRecord, StoreUnavailable, UnknownCollection, WrongState
 from services.runtime.settings import LogSettings
 from tests.services.index.store.documents import upsert
 from tests.support.redis_server import RedisServer
@@ -124,6 +124,22 @@ async def test_a_creation_that_was_cut_off_is_removed_once_it_is_old(
         published = await redis.hexists(COLLECTIONS, record.name)
         assert len(await _keys_of(redis, record)) == (64 if published else 0), "all or nothing"
     assert cut > 3
+
+
+async def test_a_creation_that_is_swept_up_meanwhile_fails_whole(
+    redis: Redis, new_record: NewRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a creation that was slower than its grace would publish a collection without partitions."""
+    monkeypatch.setattr(catalog, "_CREATION_SECONDS_MAX", 0.0)
+    outcomes = []
+    for _ in range(20):
+        record = new_record(partitions=64)
+        creation = asyncio.create_task(Catalog(redis).create(record))
+        while not creation.done():
+            await Catalog(redis).resume_deletions()
+        outcomes.append(creation.exception())
+        assert len(await _keys_of(redis, record)) == (64 if outcomes[-1] is None else 0)
+    assert any(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
 
 
 async def test_the_active_generation_is_the_one_in_that_state(new_record: NewRecord) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,6 +8,15 @@ from services.index.store.connection import connect
 from services.index.store.functions import LIBRARY_VERSION, ensure_functions, functions_source
 from services.runtime.errors import WrongState
 from tests.support.redis_server import RedisServer
+
+
+SOURCE_DIGESTS = {1: "179fa7f2ebdc83c6c32fc73ba3139799307c4e93fe9068fcdbeeb944e37a8d1f"}
+"""SHA-256 of the library's text by version; a changed text needs a new version and a new line."""
+
+
+def test_changed_functions_have_a_new_version() -> None:
+    """Otherwise a Redis that holds the old functions would keep them after an upgrade."""
+    assert hashlib.sha256(functions_source().encode()).hexdigest() == SOURCE_DIGESTS[LIBRARY_VERSION]
 
 
 def _library(version: int) -> str:

@@ -162,6 +162,13 @@ async def test_partitions_that_take_no_writes_stay_as_they_are(
     assert [await redis.dump(key) for key in keys.all()] == kept
 
 
+async def test_closing_does_not_bring_a_partition_back(redis: Redis, keys: PartitionKeys) -> None:
+    """Otherwise two routers that finish one deletion would leave a key behind."""
+    await redis.delete(keys.meta)
+    assert await redis.fcall("csr_close", 1, keys.meta) == 0
+    assert await redis.exists(keys.meta) == 0
+
+
 async def test_a_log_behind_what_was_seen_is_refused(writer: LogWriter, record: CollectionRecord) -> None:
     """Otherwise writes would go on top of a Redis that lost acknowledged ones."""
     seen = (await writer.write(record, 0, [upsert("a", 1)], "1")).lsn
