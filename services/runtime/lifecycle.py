@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 import grpc
 import structlog
@@ -30,6 +30,9 @@ REQUEST_ID_KEY = "x-request-id"
 
 DETAILS_MAX = 500
 """Characters of an error text: it travels in a header, and texts quote what the caller sent."""
+
+LIVE_SERVICE: Final = "live"
+"""Name to ask health for whether the process runs at all: a server that loads is not ready, but must not be killed."""
 
 Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 
@@ -150,6 +153,7 @@ class GrpcHost:
         if options.reflection:
             names = (*service_names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self.server)
+        await self._health.set(LIVE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_ready(False)
         try:
             # gRPC itself gives the reason of a failure only in log lines of its own.
