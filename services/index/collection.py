@@ -51,6 +51,10 @@ class HeldPartition:
         """Entries in the log that are not visible yet."""
         return max(self.head_lsn - self.status.lsn, 0)
 
+    def can_follow(self, start: PartitionTail) -> bool:
+        """Return whether what was read from `start` on comes next."""
+        return not self.stale and self.tail == start
+
     def report(self) -> None:
         """Let `status` show the state as it is now."""
         self.status = self._status()
@@ -102,7 +106,7 @@ class CollectionIndex:
                     held.stale = True
 
     async def follow(self, reads: Sequence[LogRead]) -> None:
-        """Apply what was read from the logs as one change; reads of partitions that moved meanwhile are dropped.
+        """Apply what was read from the logs as one change; reads that partitions have moved away from are dropped.
 
         Raises:
             CorruptRecord, WrongState: a body that this release cannot read; the partitions are withdrawn.
@@ -111,7 +115,7 @@ class CollectionIndex:
             states = {
                 start.partition: (self.held[start.partition].state, batch)
                 for start, batch in reads
-                if start.partition in self.held and self.held[start.partition].tail == start
+                if start.partition in self.held and self.held[start.partition].can_follow(start)
             }
             await self._change(
                 states.keys(),
