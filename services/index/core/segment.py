@@ -1,6 +1,6 @@
 """A sealed, immutable segment: rows in code order and everything that search derives from them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Segment:
     starts: NDArray[np.uint32]
     posting_rows: NDArray[np.uint16]
     posting_weights: NDArray[np.uint16]
-    slots: NDArray[np.int32] = field(repr=False)
+    slots: NDArray[np.int32]
     """Hash table from id to row; ids are distinct."""
     least_squares: tuple[int, ...]
     """Smallest square at each level that is not 0; 1 when all are."""

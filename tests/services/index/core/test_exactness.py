@@ -175,6 +175,7 @@ IndexMachine.TestCase.settings = settings(
 )
 
 
+@pytest.mark.timeout(900)  # a failing history is shrunk for minutes, and worth it
 class TestIndexMachine(IndexMachine.TestCase):  # type: ignore[name-defined, misc]
     """Any wrong, missing, misordered or resurrected document after any history would show here."""
 

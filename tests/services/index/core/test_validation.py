@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -198,9 +197,9 @@ def test_light_modules_do_not_load_the_compiler(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("fail_at", ["build", "find_rows"])
+@pytest.mark.parametrize("failing", ["segment.build", "ids.find_rows"])
 def test_a_failure_inside_a_write_changes_nothing(
-    index: SparseIndex, monkeypatch: pytest.MonkeyPatch, fail_at: str
+    index: SparseIndex, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """Running out of memory in a write would lose documents that were there before."""
 
@@ -209,12 +208,8 @@ def test_a_failure_inside_a_write_changes_nothing(
 
     index.upsert([f"{row}" for row in range(8_192)], np.tile([1], (8_192, 1)), np.ones((8_192, 1), np.float32))
     before = index.ids()
-    target: Callable[..., Any] | str = {
-        "build": "services.index.core.segment.build",
-        "find_rows": "services.index.core.ids.find_rows",
-    }[fail_at]
     with monkeypatch.context() as patched:
-        patched.setattr(target, fail)
+        patched.setattr(f"services.index.core.{failing}", fail)
         with pytest.raises(MemoryError):
             index.delete([str(row) for row in range(4_096)])
     assert index.ids() == before
