@@ -32,6 +32,7 @@ class HeldPartition:
         head_lsn: Head of the log when it was last read.
         stale: The log cannot be followed from here: the partition must be loaded.
         settled: Loaded once, or found to be unreadable; a server that starts waits for this.
+        problem: Why the last attempt to load it failed; empty when it succeeded.
     """
 
     def __init__(self, collection_id: str, partition: int) -> None:
@@ -39,6 +40,7 @@ class HeldPartition:
         self.head_lsn = 0
         self.stale = True
         self.settled = False
+        self.problem = ""
         self.status = self._status()
 
     @property
@@ -132,7 +134,7 @@ class CollectionIndex:
         async with self._changing:
             held = self.held[partition]
             await self._change((partition,), lambda: {partition: held.state.replace(load)})
-            held.stale, held.settled = False, True
+            held.stale, held.settled, held.problem = False, True, ""
             held.head_lsn = max(held.head_lsn, load.tail.lsn)
             self._publish((partition,), loaded=True)
 

@@ -26,8 +26,8 @@ log = structlog.get_logger()
 
 REFRESH_SECONDS: Final = 1.0
 """Age at which placement and catalogue are read again; a search for something unknown has them read at once."""
-BACKOFF_SECONDS: Final = (0.1, 5.0)
-"""First and longest pause after a failure; each is twice the one before."""
+BACKOFF_SECONDS: Final = (0.1, 2.0)
+"""First and longest pause after a failure; each is twice the one before, and nobody who waits cuts it short."""
 LOADS_AT_A_TIME: Final = 4
 ENTRIES_PER_READ: Final = 1_024
 """Entries that one read of all logs asks for, so that parsing them never holds up requests for long."""
@@ -59,12 +59,14 @@ class Follower:
         self._poll = Pause(settings.poll_min_ms / 1_000, settings.poll_max_ms / 1_000)
         self._executor = executor
         self._table: PlacementTable | None = None
+        self._placed = True
         self._opened = False
         self._loads: dict[HeldPartition, asyncio.Task[None]] = {}
         self._load_slots = asyncio.Semaphore(LOADS_AT_A_TIME)
         self._hurry = asyncio.Event()
         self._refresh = asyncio.Event()
         self._refreshed = asyncio.Event()
+        self._reads_begun = self._reads_done = 0
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -80,9 +82,11 @@ class Follower:
         self._hurry.set()
 
     async def refresh(self) -> None:
-        """Read placement and catalogue now; returns when that is done, also when it failed."""
+        """Read placement and catalogue anew; returns when that is done, also when it failed."""
+        wanted = self._reads_begun + 1  # one that is under way may have read too early
         self._refresh.set()
-        await self._refreshed.wait()
+        while self._reads_done < wanted:
+            await self._refreshed.wait()
 
     # Placement and catalogue
 
@@ -90,17 +94,22 @@ class Follower:
         backoff = Pause(*BACKOFF_SECONDS)
         while True:
             self._refresh.clear()
+            self._reads_begun += 1
             try:
                 await self._reconcile()
             except Exception as error:
                 _report("placement and catalogue not read", error)
-                delay = backoff.next()
+                self._announce_refreshed()
+                await asyncio.sleep(backoff.next())
             else:
+                self._announce_refreshed()
                 backoff.reset()
-                delay = REFRESH_SECONDS
-            self._refreshed.set()
-            self._refreshed = asyncio.Event()
-            await pause_unless(self._refresh, delay)
+                await pause_unless(self._refresh, REFRESH_SECONDS)
+
+    def _announce_refreshed(self) -> None:
+        self._reads_done = self._reads_begun
+        self._refreshed.set()
+        self._refreshed = asyncio.Event()
 
     async def _reconcile(self) -> None:
         """Open, change and drop collections so that they are what placement and catalogue say."""
@@ -123,11 +132,15 @@ class Follower:
 
     async def _read_table(self) -> PlacementTable | None:
         try:
-            return await read_placement(self._redis)
+            table = await read_placement(self._redis)
         except WrongState as error:
             # A Redis that lost everything looks like this, too: then this memory is all that is left, and stays.
-            log.warning("no placement in force", reason=str(error))
+            if self._placed:
+                log.warning("no placement in force", reason=str(error))
+            self._placed = False
             return None
+        self._placed = True
+        return table
 
     async def _update(self, record: CollectionRecord, table: PlacementTable) -> None:
         collection = self.collections.get(record.collection_id)
@@ -161,13 +174,12 @@ class Follower:
                 moved = await self._read_logs()
             except Exception as error:
                 _report("logs not read", error)
-                delay = backoff.next()
+                await asyncio.sleep(backoff.next())
             else:
                 backoff.reset()
                 if moved:
                     self._poll.reset()
-                delay = self._poll.next()
-            await pause_unless(self._hurry, delay)
+                await pause_unless(self._hurry, self._poll.next())
 
     async def _read_logs(self) -> bool:
         """Read on in all logs that can be followed; return whether anything was new."""
@@ -249,6 +261,7 @@ class Follower:
                     _report("partition not loaded", error, collection=collection.record.name, partition=partition)
                     # Waiting helps against an absent Redis only; a server must not stay out for one bad partition.
                     held.settled = held.settled or not isinstance(error, StoreUnavailable)
+                    held.problem = str(error)
                     self._notice_caught_up()
                     await asyncio.sleep(backoff.next())
                 else:

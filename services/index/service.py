@@ -142,8 +142,14 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
                     await collection.changed()
             except TimeoutError:
                 if unready:
-                    raise PartitionUnavailable(f"partitions: {sorted(unready)} are being loaded") from None
+                    raise PartitionUnavailable(_not_ready(collection, unready)) from None
                 raise DeadlineSpent(_unreached(behind, wanted, published)) from None
+
+
+def _not_ready(collection: CollectionIndex, unready: frozenset[int]) -> str:
+    problems = {held.problem for partition, held in collection.held.items() if partition in unready and held.problem}
+    why = "; ".join(["they are being loaded", *sorted(problems)])
+    return f"partitions: {sorted(unready)} are not ready: {why}"
 
 
 def _unreached(behind: list[int], wanted: dict[int, int], published: Published) -> str:

@@ -76,7 +76,8 @@ class IndexServerProcess:
 
     def serving(self) -> bool:
         """Return whether the process reports SERVING now."""
-        with grpc.insecure_channel(self.address) as channel:
+        # A connection of its own: a shared one waits longer after every failure.
+        with grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             try:
                 reply = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)

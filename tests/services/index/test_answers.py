@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from csr.v1 import vector_pb2
 from services.index.store.catalog import Catalog
+from services.index.store.entry import QuantisedCode
 from services.runtime.errors import (
     DeadlineSpent,
     FingerprintMismatch,
@@ -102,11 +103,17 @@ async def test_a_collection_can_be_searched_right_after_its_creation(
     shared_store: Redis, server: IndexServerProcess, rng: np.random.Generator
 ) -> None:
     """The first search after a creation would fail until the server's next look at the catalogue."""
-    for _ in range(3):
+
+    async def create_and_search(code: QuantisedCode) -> None:
         world = await World.create(shared_store)
-        await world.upsert({"a": random_code(rng)})
-        answer = await search(server, world.record, [random_code(rng)], positions=world.positions)
-        assert answer.positions.keys() == set(range(world.record.partitions))
+        await world.upsert({"a": code})
+        answer = await search(server, world.record, [code], positions=world.positions)
+        assert [id for id, _ in answer.hits[0]] == ["a"]
+
+    async with asyncio.TaskGroup() as creations:
+        for _ in range(10):
+            creations.create_task(create_and_search(random_code(rng)))
+            await asyncio.sleep(0.01)
 
 
 async def test_a_recreated_collection_has_nothing_of_the_deleted_one(

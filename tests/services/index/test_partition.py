@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.index.partition import Partition
@@ -42,6 +42,7 @@ def same(left: Partition, right: Partition) -> bool:
     return (left.live, left.tombstones, left.state_digest) == (right.live, right.tombstones, right.state_digest)
 
 
+@settings(deadline=None)
 @given(logs(), st.data())
 def test_replaying_a_stretch_of_the_log_again_changes_nothing(log: list[LogEntry], data: st.DataObject) -> None:
     """A server that reads entries twice, after a load or a lost connection, would resurrect or lose documents."""
@@ -50,6 +51,7 @@ def test_replaying_a_stretch_of_the_log_again_changes_nothing(log: list[LogEntry
     assert same(replayed(log[:end] + log[begin:]), replayed(log))
 
 
+@settings(deadline=None)
 @given(logs())
 def test_the_state_digest_is_that_of_the_live_documents(log: list[LogEntry]) -> None:
     """Servers and store could not be compared, and a lost document would stay unnoticed."""
@@ -58,6 +60,7 @@ def test_the_state_digest_is_that_of_the_live_documents(log: list[LogEntry]) -> 
     assert not partition.live.keys() & partition.tombstones.keys()
 
 
+@settings(deadline=None)
 @given(logs())
 def test_changes_are_the_net_effect(log: list[LogEntry]) -> None:
     """The engine would keep documents that are deleted, or show bodies that were replaced."""
@@ -69,6 +72,7 @@ def test_changes_are_the_net_effect(log: list[LogEntry]) -> None:
     }
 
 
+@settings(deadline=None)
 @given(logs(), logs())
 def test_a_load_leaves_nothing_of_the_old_state(old: list[LogEntry], new: list[LogEntry]) -> None:
     """After a reload, documents that are gone would still be found."""
