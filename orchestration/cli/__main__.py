@@ -1,0 +1,5 @@
+"""python -m orchestration.cli: the `csr` command."""
+
+from orchestration.cli import main
+
+main()
