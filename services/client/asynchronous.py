@@ -237,16 +237,15 @@ class AsyncClient:
         budget = Budget(self._timeout_seconds)
 
         async def attempt() -> Response:
-            return await _called(method, request, budget.remaining())
+            try:
+                return await method(request, timeout=budget.remaining())
+            except grpc.RpcError as error:
+                raise budget.meaning(error) from error
 
         return await budget.async_retrying()(attempt)
 
     async def _once(self, method: Callable[..., Awaitable[Response]], request: Any) -> Response:
-        return await _called(method, request, self._timeout_seconds)
-
-
-async def _called(method: Callable[..., Awaitable[Response]], request: Any, timeout: float) -> Response:
-    try:
-        return await method(request, timeout=timeout)
-    except grpc.RpcError as error:
-        raise error_from_rpc(error) from error
+        try:
+            return await method(request, timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error

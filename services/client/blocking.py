@@ -235,14 +235,17 @@ class Client:
 
     def _retried(self, method: Callable[..., Response], request: Any) -> Response:
         budget = Budget(self._timeout_seconds)
-        return budget.retrying()(lambda: _called(method, request, budget.remaining()))
+
+        def attempt() -> Response:
+            try:
+                return method(request, timeout=budget.remaining())
+            except grpc.RpcError as error:
+                raise budget.meaning(error) from error
+
+        return budget.retrying()(attempt)
 
     def _once(self, method: Callable[..., Response], request: Any) -> Response:
-        return _called(method, request, self._timeout_seconds)
-
-
-def _called(method: Callable[..., Response], request: Any, timeout: float) -> Response:
-    try:
-        return method(request, timeout=timeout)
-    except grpc.RpcError as error:
-        raise error_from_rpc(error) from error
+        try:
+            return method(request, timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error

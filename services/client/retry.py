@@ -6,7 +6,7 @@ from typing import Final
 import grpc
 from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from services.runtime.errors import CsrError, status_of
+from services.runtime.errors import CsrError, DeadlineSpent, error_from_rpc, status_of
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 1.0
@@ -19,6 +19,19 @@ class Budget:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
+        self._unavailable: CsrError | None = None
+
+    def meaning(self, error: grpc.RpcError) -> CsrError:
+        """Return the domain error behind a failed attempt.
+
+        When the time ends in the middle of a repeat, that is what made the repeat necessary, not the deadline.
+        """
+        meant = error_from_rpc(error)
+        if isinstance(meant, DeadlineSpent) and self._unavailable is not None:
+            return self._unavailable
+        if _is_unavailable(meant):
+            self._unavailable = meant
+        return meant
 
     def remaining(self) -> float:
         """Seconds that the next attempt may take."""

@@ -2,8 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import pytest
+import redis
 
 from services.client import Client
 from services.index.store.connection import connect
@@ -24,6 +27,7 @@ class Deployment:
     """Everything that answers a search, on free ports, in a folder of its own.
 
     Attributes:
+        metrics_port: Of the router.
         encoder: Serves MODEL in versions 1 and 2; 2 is the champion.
     """
 
@@ -34,7 +38,8 @@ class Deployment:
             IndexServerProcess(self.redis.url, folder, f"index-{number}", CSR_INDEX__POLL_MAX_MS="5")
             for number in range(index_servers)
         ]
-        self.router = router_process(folder, self.redis.url, self.encoder.address)
+        self.metrics_port = free_port()
+        self.router = router_process(folder, self.redis.url, self.encoder.address, self.metrics_port)
 
     def start(self) -> None:
         """Start everything and wait until it serves."""
@@ -46,6 +51,26 @@ class Deployment:
         self.router.start(wait=False)
         for process in (*self.index_servers, self.router):
             process.wait_until_serving()
+
+    def heal(self) -> None:
+        """Start what does not run, and wait until everything serves."""
+        if not self._redis_answers():
+            self.redis.kill()
+            self.redis.start()
+        if not self.encoder.running:
+            self.encoder.start()
+        for process in (*self.index_servers, self.router):
+            if process.process is None or process.process.poll() is not None:
+                process.start(wait=False)
+        for process in (*self.index_servers, self.router):
+            process.wait_until_serving()
+
+    def _redis_answers(self) -> bool:
+        with redis.Redis(port=self.redis.port, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
+            try:
+                return bool(client.ping())
+            except (redis.ConnectionError, redis.TimeoutError):
+                return False
 
     def stop(self) -> None:
         """End everything, whatever state it is in."""
@@ -64,17 +89,28 @@ class Deployment:
         asyncio.run(self._place(servers))
 
     async def _place(self, servers: Sequence[IndexServerProcess]) -> None:
-        async with connect(self.redis.settings) as redis:
-            await ensure_functions(redis)
+        async with connect(self.redis.settings) as store:
+            await ensure_functions(store)
             try:
-                term = (await read_placement(redis)).term
+                term = (await read_placement(store)).term
             except WrongState:
                 term = 0
             table = PlacementTable(term + 1, 1, tuple(IndexServer(server.name, server.address) for server in servers))
-            await write_placement(redis, table, term)
+            await write_placement(store, table, term)
 
 
-def router_process(folder: Path, redis_url: str, encoder_address: str) -> ServiceProcess:
+@pytest.fixture(scope="session")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The session's deployment of two index servers, for tests that hurt nothing and use names of their own."""
+    shared = Deployment(tmp_path_factory.mktemp("deployment"))
+    try:
+        shared.start()
+        yield shared
+    finally:
+        shared.stop()
+
+
+def router_process(folder: Path, redis_url: str, encoder_address: str, metrics_port: int) -> ServiceProcess:
     """Return a router that was not started."""
     port = free_port()
     return ServiceProcess(
@@ -87,7 +123,7 @@ def router_process(folder: Path, redis_url: str, encoder_address: str) -> Servic
             "CSR_REDIS__TIMEOUT_SECONDS": "2",
             "CSR_ENCODER__ADDRESS": encoder_address,
             "CSR_ROUTER__PORT": str(port),
-            "CSR_ROUTER__METRICS_PORT": str(free_port()),
+            "CSR_ROUTER__METRICS_PORT": str(metrics_port),
             "CSR_ROUTER__REFRESH_SECONDS": str(REFRESH_SECONDS),
         },
     )

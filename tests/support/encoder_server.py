@@ -63,6 +63,11 @@ class EncoderServer:
         """host:port of the gRPC server."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._thread is not None
+
     def start(self) -> None:
         """Answer from a thread of its own."""
         started = threading.Event()
@@ -72,9 +77,10 @@ class EncoderServer:
 
     def stop(self) -> None:
         """Drop all connections; start brings it back on the same port."""
-        assert self._thread is not None, "the encoder was started"
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(10)
+            self._thread = None
 
     def _run(self, started: threading.Event) -> None:
         self._loop = asyncio.new_event_loop()
