@@ -14,8 +14,8 @@ from typing import Final
 
 import structlog
 
-from services.encoder.environment import RAY_SERVE_ENVIRONMENT, local_serve_environment
-from services.encoder.health import encoder_not_ready
+from services.encoder.environment import RAY_SERVE_ENVIRONMENT, local_serve_environment, port_is_free
+from services.encoder.health import encoder_not_ready, replicas_down
 from services.runtime.logging import configure_logging
 from services.runtime.settings import InvalidSettings, Settings, load_settings
 
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 READY_SECONDS: Final = 120.0
 """Longest wait for replicas to start and the port to answer."""
+LOST_SECONDS: Final = 30.0
+"""Time without a healthy replica after which the cluster must be gone: Serve replaces replicas sooner."""
 
 
 def main() -> int:
@@ -39,38 +41,45 @@ def main() -> int:
         return 0
     configure_logging(settings.logging, "encoder")
     with tempfile.TemporaryDirectory(prefix="csr-") as folder:
-        try:
-            _serve(settings, Path(folder))
-        except Exception as error:
-            log.error("encoder failed", error=str(error))
-            return 1
-    log.info("stopped")
-    return 0
+        return _serve(settings, Path(folder))
 
 
-def _serve(settings: Settings, folder: Path) -> None:
+def _serve(settings: Settings, folder: Path) -> int:
     started = time.monotonic()
     cluster = os.environ.get("RAY_ADDRESS")
     # Ray reads its environment when it is imported, and hands it to the processes that it starts.
     os.environ.update(RAY_SERVE_ENVIRONMENT if cluster else local_serve_environment(folder))
+    # Ray ends this process when its cluster has been gone for so long: sooner than its default of a minute, because
+    # stopping waits for it, but later than the 20 s after which a failed connection becomes an error to report.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "25")
     import ray
 
     from services.encoder import app
 
-    options = {"address": cluster} if cluster else _local_cluster(settings)
-    ray.init(**options, log_to_driver=False, logging_level=logging.WARNING)
-    stop = _stop_event()
     try:
+        options = {"address": cluster} if cluster else _local_cluster(settings)
+        ray.init(**options, log_to_driver=False, logging_level=logging.WARNING)
+        stop = _stop_event()
         app.start(settings)
         if _ready(settings, stop, app.running):
             log.info("ready", address=settings.encoder.address, seconds=round(time.monotonic() - started, 1))
-            stop.wait()
+            _stay(settings.encoder.address, stop)
+        log.info("stopping")
+        return 0
+    except Exception as error:
+        log.error("encoder failed", error=str(error))  # now: Ray may end this process when its cluster is gone
+        return 1
     finally:
-        app.stop()
-        ray.shutdown()
+        if ray.is_initialized():
+            app.stop()
+            ray.shutdown()
 
 
 def _local_cluster(settings: Settings) -> dict[str, object]:
+    encoder = settings.encoder
+    for port in (encoder.port, encoder.http_port):
+        if not port_is_free(port, encoder.host):  # HAProxy would share it without a word
+            raise OSError(f"port {port} on {encoder.host} is taken")
     return {
         "address": "local",
         "include_dashboard": False,
@@ -97,6 +106,17 @@ def _ready(settings: Settings, stop: threading.Event, running: Callable[[], bool
         if time.monotonic() > deadline:
             raise TimeoutError(f"no replica answers at {address} after {READY_SECONDS:.0f} s: {reason}")
     return False
+
+
+def _stay(address: str, stop: threading.Event) -> None:
+    """Return when the process is asked to stop; raise when the encoder is gone for good."""
+    healthy = time.monotonic()
+    while not stop.wait(5.0):
+        reason = replicas_down(address)
+        if reason is None:
+            healthy = time.monotonic()
+        elif time.monotonic() - healthy > LOST_SECONDS:
+            raise ConnectionError(f"no healthy replica at {address} for {LOST_SECONDS:.0f} s: {reason}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def running() -> bool:
 
 def stop() -> None:
     """Take the application down, and Serve with it when nothing else runs there."""
-    serve.delete(ENCODER_APPLICATION)
+    if ENCODER_APPLICATION in serve.status().applications:
+        serve.delete(ENCODER_APPLICATION)
     if not serve.status().applications:
         serve.shutdown()
 

@@ -12,8 +12,6 @@ RAY_SERVE_ENVIRONMENT: Final[Mapping[str, str]] = {
     # HAProxy in front of replicas that serve gRPC themselves: a tenth of the cost of Serve's Python proxy.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # A replica that is told to stop waits this long for HAProxy to forget it; the default of 30 s is for fleets.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """For every node of any cluster, local or not."""
@@ -31,8 +29,8 @@ _FILES: Final = {
     "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
 }
-_FOLDER_MAX: Final = 36
-"""A Unix socket's path has 107 bytes, of which Ray Serve takes 71 for the node's id and the name."""
+_FOLDER_MAX: Final = 27
+"""A Unix socket's path has 107 bytes: the node's id takes 56, the socket's name and HAProxy's suffix up to 24."""
 _REPLICA_PORTS: Final = 100
 _REPLICA_PORTS_FIRST: Final = 20_000
 _EPHEMERAL_PORTS_FIRST: Final = 32_768
@@ -45,7 +43,7 @@ def local_serve_environment(folder: Path) -> dict[str, str]:
     that connect to the cluster need the variables of `ray_authentication`.
 
     Args:
-        folder: Existing folder for HAProxy's sockets and the cluster's token, at most 36 bytes long.
+        folder: Existing folder for HAProxy's sockets and the cluster's token, at most 27 bytes long.
 
     Raises:
         ValueError: the folder's path is too long.
@@ -54,14 +52,15 @@ def local_serve_environment(folder: Path) -> dict[str, str]:
     if len(bytes(folder)) > _FOLDER_MAX:
         raise ValueError(f"{folder}: {len(bytes(folder))} bytes, at most {_FOLDER_MAX} leave room for socket names")
     variables = {**RAY_SERVE_ENVIRONMENT, **ray_authentication(folder)}
+    # A replica that is told to stop waits this long for HAProxy to forget it; the default of 30 s is for fleets.
+    variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"
     variables |= {name: str(port) for name, port in zip(_PORTS, _free_ports(len(_PORTS)), strict=True)}
     variables |= {name: str(folder / file) for name, file in _FILES.items()}
-    first = _REPLICA_PORTS_FIRST
+    first = _free_block(2 * _REPLICA_PORTS)
     for protocol in ("HTTP", "GRPC"):
-        first = _free_block(first)
         variables[f"RAY_SERVE_DIRECT_INGRESS_MIN_{protocol}_PORT"] = str(first)
+        variables[f"RAY_SERVE_DIRECT_INGRESS_MAX_{protocol}_PORT"] = str(first + _REPLICA_PORTS - 1)
         first += _REPLICA_PORTS
-        variables[f"RAY_SERVE_DIRECT_INGRESS_MAX_{protocol}_PORT"] = str(first - 1)
     return variables
 
 
@@ -87,13 +86,24 @@ def _free_ports(count: int) -> list[int]:
         return [free.getsockname()[1] for free in sockets]
 
 
-def _free_block(first: int) -> int:
-    """Return the first block at or after `first` whose lowest port is free: replicas take ports from the low end."""
-    for candidate in range(first, _EPHEMERAL_PORTS_FIRST - _REPLICA_PORTS, _REPLICA_PORTS):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", candidate))
-            except OSError:
-                continue
-            return candidate
-    raise OSError(f"no {_REPLICA_PORTS} free ports between {first} and {_EPHEMERAL_PORTS_FIRST}")
+def _free_block(size: int) -> int:
+    """Return the first of `size` adjacent ports that nobody uses now.
+
+    Chosen at random, because nothing else keeps two clusters apart: Ray means to refuse a port that another process
+    listens on, but gRPC ignores the option as Ray sends it, and the kernel then gives each a share of the requests.
+    """
+    for _ in range(100):
+        first = _REPLICA_PORTS_FIRST + secrets.randbelow(_EPHEMERAL_PORTS_FIRST - size - _REPLICA_PORTS_FIRST)
+        if all(port_is_free(port) for port in range(first, first + size)):
+            return first
+    raise OSError(f"no {size} adjacent free ports between {_REPLICA_PORTS_FIRST} and {_EPHEMERAL_PORTS_FIRST}")
+
+
+def port_is_free(port: int, host: str = "") -> bool:
+    """Return whether nobody listens on a port, not even somebody who would share it."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

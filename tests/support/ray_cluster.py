@@ -45,7 +45,7 @@ def ray_cluster() -> Iterator[RayCluster]:
     address = f"127.0.0.1:{gcs_port}"
     environment = {**os.environ, **local_serve_environment(folder), "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    for inherited in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
+    for inherited in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "PYTEST_CURRENT_TEST"):  # MLflow acts on the last one
         environment.pop(inherited, None)
     options = {
         "node-ip-address": "127.0.0.1",
