@@ -1,6 +1,5 @@
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -9,9 +8,9 @@ from csr.v1 import control_pb2_grpc, search_pb2_grpc
 from services.client import Client
 from services.index.store.catalog import CollectionRecord, GenerationRecord, new_collection_id
 from services.runtime.channel import CHANNEL_OPTIONS
+from tests.services.router.corpus import FINGERPRINT
+from tests.services.router.stubs import Stubs
 from tests.support.deployment import Deployment
-
-FINGERPRINT = "ab" * 16
 
 
 @pytest.fixture
@@ -33,14 +32,6 @@ def new_record() -> Callable[..., CollectionRecord]:
         )
 
     return make
-
-
-@dataclass(frozen=True)
-class Stubs:
-    """The router's services as any gRPC client sees them."""
-
-    search: search_pb2_grpc.SearchServiceStub
-    control: control_pb2_grpc.ControlServiceStub
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 
 from services.client import Client, Codes, SearchResult
 from tests.services.index.core import oracle
-from tests.services.router.conftest import FINGERPRINT
 
+FINGERPRINT = "ab" * 16
 HIDDEN_DIM = 64
 K_MAX = 8
 

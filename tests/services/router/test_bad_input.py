@@ -14,8 +14,8 @@ from services.client import Client
 from services.runtime import errors
 from services.runtime.codec import RaggedCodes, codes_to_proto, embeddings_to_proto
 from services.runtime.errors import error_from_rpc
-from tests.services.router.conftest import FINGERPRINT, Stubs
-from tests.services.router.corpus import create_codes_collection
+from tests.services.router.corpus import FINGERPRINT, create_codes_collection
+from tests.services.router.stubs import Stubs
 from tests.support.deployment import MODEL, Deployment
 
 CODES, DENSE, VERSIONED = "bad-codes", "bad-dense", "bad-versioned"

@@ -8,8 +8,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from services.client import Client
 from services.runtime.errors import CollectionExists, UnknownCollection
-from tests.services.router.conftest import FINGERPRINT
-from tests.services.router.corpus import create_codes_collection, random_codes
+from tests.services.router.corpus import FINGERPRINT, create_codes_collection, random_codes
 from tests.support.deployment import MODEL, Deployment, eventually
 from tests.support.encoder_server import HIDDEN_DIM, INPUT_DIM
 

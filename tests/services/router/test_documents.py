@@ -6,8 +6,7 @@ import pytest
 from services.client import Client, Codes, WriteResult
 from services.runtime.errors import InvalidRequest, WrongKind
 from tests.services.index.core import oracle
-from tests.services.router.conftest import FINGERPRINT
-from tests.services.router.corpus import create_codes_collection, random_codes
+from tests.services.router.corpus import FINGERPRINT, create_codes_collection, random_codes
 from tests.support.deployment import MODEL, Deployment
 from tests.support.encoder_server import clustered
 

@@ -5,8 +5,8 @@ import pytest
 
 from services.client import Client, Codes, Token
 from services.runtime.errors import FingerprintMismatch, UnknownCollection, WrongKind, WrongState
-from tests.services.router.conftest import FINGERPRINT
 from tests.services.router.corpus import (
+    FINGERPRINT,
     HIDDEN_DIM,
     K_MAX,
     create_codes_collection,

@@ -8,7 +8,7 @@ from services.index.store.catalog import CollectionRecord
 from services.router.search_plan import plan_search
 from services.runtime.codec import RaggedCodes, codes_to_proto, embeddings_to_proto
 from services.runtime.errors import InvalidRequest, LimitExceeded, WrongKind, WrongState
-from tests.services.router.conftest import FINGERPRINT
+from tests.services.router.corpus import FINGERPRINT
 
 EMBEDDINGS = embeddings_to_proto(np.ones((2, 4), np.float32))
 CODES = codes_to_proto(

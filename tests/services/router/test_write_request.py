@@ -10,7 +10,7 @@ from services.router.write_request import rows_by_partition, stored_codes, write
 from services.runtime.codec import RaggedCodes, codes_to_proto
 from services.runtime.errors import CorruptRecord, StoreFull, StoreUnavailable, WrongState
 from tests.services.index.core import oracle
-from tests.services.router.conftest import FINGERPRINT
+from tests.services.router.corpus import FINGERPRINT
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=50), st.integers(1, 256))
