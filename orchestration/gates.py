@@ -50,6 +50,11 @@ class GateResult:
         return self.value >= self.threshold if self.rule == "at least" else self.value <= self.threshold
 
     @property
+    def needed(self) -> str:
+        """The rule in words, such as `at least 0.93`."""
+        return f"{self.rule} {self.threshold:.4g}"
+
+    @property
     def key(self) -> str:
         """Name for metrics, such as `one_nn_of_dense.k32`."""
         return self.name if self.k is None else f"{self.name}.k{self.k}"

@@ -1,5 +1,6 @@
 """The way into MLflow: one client for tracking and registry, and its failures in this project's words."""
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR, MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 
 from services.runtime.errors import RegistryUnavailable, UnknownVersion
@@ -29,24 +30,18 @@ def open_client(uri: str) -> MlflowClient:
     Raises:
         RegistryUnavailable: Nothing answers at `uri`, or MLflow cannot use it.
     """
+    if not MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.is_set():
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    if uri.startswith(_SQLITE):
+        return _open_sqlite(uri)
     if urlsplit(uri).scheme in ("http", "https"):
         _check_server(uri)
         if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
             MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(_RETRIES)
     with mlflow_errors(uri):
         client = MlflowClient(uri, registry_uri=uri)
-        if not uri.startswith(_SQLITE):
-            client.search_registered_models(max_results=1)
-            return client
-        try:
-            file = sqlite_file(uri)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{file}.lock"):
-                client.search_experiments(max_results=1)
-                client.search_registered_models(max_results=1)
-        except OSError as error:
-            raise RegistryUnavailable(f"{uri}: {error}; set MLFLOW_TRACKING_URI or CSR_DATA_DIR") from error
-        return client
+        client.search_registered_models(max_results=1)
+    return client
 
 
 def sqlite_file(uri: str) -> Path:
@@ -98,6 +93,21 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         raise RegistryUnavailable(f"MLflow at {uri}: {text}") from error
     except ModuleNotFoundError as error:
         raise RegistryUnavailable(f"MLflow at {uri} needs the package {error.name}; install it") from error
+
+
+def _open_sqlite(uri: str) -> MlflowClient:
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it announces every new file
+    file = sqlite_file(uri)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"), mlflow_errors(uri):
+            client = MlflowClient(uri, registry_uri=uri)
+            client.search_registered_models(max_results=1)
+    except OSError as error:
+        raise RegistryUnavailable(
+            f"{uri}: {error.strerror or error}; set MLFLOW_TRACKING_URI or CSR_DATA_DIR"
+        ) from error
+    return client
 
 
 def _check_server(uri: str) -> None:

@@ -11,13 +11,15 @@ from mlflow.entities import Metric
 from orchestration.evaluate import Evaluation
 from orchestration.gates import GateResult, judge
 from orchestration.mlflow_access import mlflow_errors
-from orchestration.registry import CHALLENGER, CHAMPION, METRIC_TAG_PREFIX, ModelVersionInfo, Registry
+from orchestration.registry import CHALLENGER, CHAMPION, ModelVersionInfo, Registry
 from services.runtime.errors import AliasMoved, FingerprintMismatch, InvalidRequest
 
 GATES_TAG: Final = "csr.gates"
 """`passed`, `failed` or `forced`; what the version's last trial came to."""
 GATE_RESULTS_TAG: Final = "csr.gates.results"
 """The table as JSON."""
+EVALUATION_TAG: Final = "csr.evaluation"
+"""Every measured number, by name, as JSON."""
 CHAMPION_TAG: Final = "csr.gates.champion"
 """Number of the version it was compared with; `none` for the first."""
 FORCE_TAG: Final = "csr.gates.forced_because"
@@ -44,6 +46,11 @@ class Promotion:
     gates: tuple[GateResult, ...]
     evaluation: Evaluation
     outcome: Literal["promoted", "forced", "unchanged", "refused"]
+
+    @property
+    def promoted(self) -> bool:
+        """True when the version is champion now."""
+        return self.outcome != "refused"
 
     @property
     def passed(self) -> bool:
@@ -125,7 +132,7 @@ def _record(
     tags: dict[str, str],
 ) -> None:
     measured = evaluation.as_metrics()
-    registry.tag(version, tags | {f"{METRIC_TAG_PREFIX}{key}": f"{value:.6g}" for key, value in measured.items()})
+    registry.tag(version, tags | {EVALUATION_TAG: json.dumps(measured)})
     values = {f"evaluation.{key}": value for key, value in measured.items()}
     values |= {f"gate.{gate.key}": gate.value for gate in gates}
     now = time.time_ns() // 1_000_000

@@ -4,18 +4,22 @@ import logging
 import math
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+from urllib.parse import urlsplit
 
 import ray
 import torch
 
 from services.runtime.settings import TrainingSettings
 
+_REACH_SECONDS: Final = 3.0
 _OBJECT_STORE_BYTES: Final = 128 << 20
 """Training data are memory-mapped; only reports pass through the object store."""
+_QUIET: Final = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 class RayUnavailable(Exception):
@@ -33,36 +37,64 @@ def ray_session(settings: TrainingSettings) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    # Ray's sockets lie below this folder, and their paths must stay under 108 bytes.
-    scratch = None if address else tempfile.mkdtemp(prefix="csr-ray-")
+    with _connection(address) if address else _private_cluster(settings):
+        yield
+
+
+@contextmanager
+def _connection(address: str) -> Iterator[None]:
+    _check_reachable(address)
     try:
-        _start(address, scratch, settings)
+        ray.init(address=address, **_QUIET)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise RayUnavailable(f"cannot use the Ray cluster at RAY_ADDRESS={address}: {_first_line(error)}") from error
+    try:
         yield
     finally:
         ray.shutdown()
-        if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _start(address: str | None, scratch: str | None, settings: TrainingSettings) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+@contextmanager
+def _private_cluster(settings: TrainingSettings) -> Iterator[None]:
+    # Ray's sockets lie below this folder, and their paths must stay under 108 bytes.
+    folder = tempfile.mkdtemp(prefix="csr-ray-")
     try:
-        if address:
-            ray.init(address=address, **quiet)
-            return
         ray.init(
             address="local",
+            num_cpus=max(1, math.ceil(settings.workers * settings.worker_cpus)),
             # Ray sees a GPU that a CPU build of torch cannot use.
             num_gpus=torch.cuda.device_count(),
-            num_cpus=max(1, math.ceil(settings.workers * settings.worker_cpus)),
             object_store_memory=_OBJECT_STORE_BYTES,
             # Without its dashboard Ray Train cannot watch its own controller and says so every second.
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             dashboard_port=0,
-            _temp_dir=scratch,
-            **quiet,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+            **_QUIET,
         )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        where = f"no Ray cluster answers at RAY_ADDRESS={address}" if address else "Ray does not start"
-        raise RayUnavailable(f"{where}: {str(error).splitlines()[0]}") from error
+        raise RayUnavailable(f"Ray does not start: {_first_line(error)}") from error
+    else:
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_reachable(address: str) -> None:
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if parts.port is None:  # "auto" and the like: Ray knows what it means
+        return
+    try:
+        # Ray itself would try for minutes.
+        socket.create_connection((parts.hostname or "", parts.port), timeout=_REACH_SECONDS).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise RayUnavailable(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({reason}); start it, or unset RAY_ADDRESS"
+        ) from error

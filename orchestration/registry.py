@@ -27,6 +27,8 @@ CHALLENGER: Final = "challenger"
 CHAMPION: Final = "champion"
 """Alias of the version that should serve; moved by promotion only."""
 
+_ARTIFACT_PATH: Final = "adapter"
+
 
 @dataclass(frozen=True)
 class ModelVersionInfo:
@@ -71,16 +73,32 @@ class Registry:
         uri = settings.registry_uri
         return cls(open_client(uri), uri, settings.cache_dir / "adapters")
 
-    def register(self, name: str, run_id: str, artifact_path: str, tags: Mapping[str, str]) -> ModelVersionInfo:
-        """Add the adapter that a run logged under `artifact_path` as the next version of `name`."""
+    def register(self, name: str, run_id: str, folder: Path) -> ModelVersionInfo:
+        """Log an adapter folder under a run and add it as the next version of `name`.
+
+        Raises:
+            ArtifactError: The folder holds no adapter, or one that encodes differently here.
+        """
+        adapter = CSRAdapter.load(folder)
+        adapter.verify_parity()
+        tags = {
+            FINGERPRINT_TAG: adapter.fingerprint,
+            "csr.input_dim": str(adapter.input_dim),
+            "csr.hidden_dim": str(adapter.hidden_dim),
+            "csr.k_max": str(adapter.k_max),
+        }
+        if adapter.manifest.backbone:
+            tags[BACKBONE_TAG] = adapter.manifest.backbone
+        tags |= {f"{METRIC_TAG_PREFIX}{key}": f"{value:.6g}" for key, value in adapter.manifest.metrics.items()}
         with mlflow_errors(self.uri):
+            self.client.log_artifacts(run_id, str(folder), _ARTIFACT_PATH)
             try:
                 self.client.create_registered_model(name)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            source = f"runs:/{run_id}/{artifact_path}"
-            return _info(self.client.create_model_version(name, source, run_id=run_id, tags=dict(tags)))
+            source = f"runs:/{run_id}/{_ARTIFACT_PATH}"
+            return _info(self.client.create_model_version(name, source, run_id=run_id, tags=tags))
 
     def resolve(self, name: str, selector: int | str = CHAMPION) -> ModelVersionInfo:
         """Return the version with this number or alias, as it is now.

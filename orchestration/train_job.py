@@ -22,12 +22,11 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from csr_model import CSRAdapter, CSRConfig, Training
+from csr_model import CSRAdapter, CSRConfig, InvalidConfig, Training
 from orchestration.data.split import EmbeddedSplit
 from orchestration.epoch_log import EpochLog
-from orchestration.mlflow_access import mlflow_errors
 from orchestration.ray_session import ray_session
-from orchestration.registry import BACKBONE_TAG, CHALLENGER, METRIC_TAG_PREFIX, ModelVersionInfo, Registry
+from orchestration.registry import BACKBONE_TAG, CHALLENGER, ModelVersionInfo, Registry
 from orchestration.tracking import DATA_TAG, last_epoch, training_run
 from orchestration.train_worker import (
     ADAPTER_FOLDER,
@@ -36,11 +35,9 @@ from orchestration.train_worker import (
     RankTask,
     train_on_rank,
 )
-from services.encoder.registry import FINGERPRINT_TAG
 from services.runtime.errors import RegistryUnavailable
 from services.runtime.settings import Settings, TrainingSettings
 
-ARTIFACT_PATH: Final = "adapter"
 _POLL_SECONDS: Final = 0.5
 
 
@@ -107,7 +104,7 @@ def train(
     """
     name = model_name or settings.registry.model
     config = config or automatic_config(data, settings.training.workers)
-    Training(config, data.embeddings, data.labels)  # the ranks would fail alike, after a slow start
+    _check(config, data, settings.training.workers)
     registry = Registry.open(settings)
     job = f"{name}-{uuid4().hex[:12]}"  # Ray Train takes a name that it knows for a run to resume
     params = dataclasses.asdict(config) | {"rows": len(data.embeddings), "workers": settings.training.workers}
@@ -136,6 +133,13 @@ def automatic_config(data: EmbeddedSplit, workers: int, **chosen: object) -> CSR
     if "batch_size" in chosen:
         return config
     return dataclasses.replace(config, batch_size=max(1, config.batch_size // workers) * workers)
+
+
+def _check(config: CSRConfig, data: EmbeddedSplit, workers: int) -> None:
+    """Raise here what every rank would raise after a slow start and several restarts."""
+    if config.batch_size % workers:
+        raise InvalidConfig(f"batch_size is {config.batch_size}; it must be a multiple of {workers} workers")
+    Training(config, data.embeddings, data.labels)
 
 
 @contextmanager
@@ -210,10 +214,11 @@ def _fit(trainer: TorchTrainer, watch: Callable[[], None]) -> Result:
             raise TrainingFailed(_cause(error)) from error
 
 
-def _cause(error: BaseException) -> str:
-    """Return the last line of what a rank raised: Ray wraps it in its traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _cause(error: Exception) -> str:
+    """Return the last line of what the first failed rank raised: Ray wraps it in tracebacks."""
+    failed = next(iter(getattr(error, "worker_failures", {}).values()), error)
+    lines = [line.strip() for line in str(failed).splitlines() if line.strip()]
+    return lines[-1] if lines else type(failed).__name__
 
 
 def _report(registry: Registry, run_id: str, epochs: int, on_progress: OnProgress) -> None:
@@ -228,21 +233,10 @@ def _report(registry: Registry, run_id: str, epochs: int, on_progress: OnProgres
 def _register(
     registry: Registry, run_id: str, name: str, trained: Path, metrics: Mapping[str, float], backbone: str | None
 ) -> ModelVersionInfo:
-    """Log the adapter with its metrics under the run, register it and let `challenger` name it."""
+    """Add the trained adapter, with its metrics, to the registry and let `challenger` name it."""
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch) / ARTIFACT_PATH
-        adapter = CSRAdapter.load(trained).save(folder, metrics=metrics, backbone=backbone)
-        adapter.verify_parity()
-        with mlflow_errors(registry.uri):
-            registry.client.log_artifacts(run_id, str(folder), ARTIFACT_PATH)
-    tags = {
-        FINGERPRINT_TAG: adapter.fingerprint,
-        "csr.input_dim": str(adapter.input_dim),
-        "csr.hidden_dim": str(adapter.hidden_dim),
-        "csr.k_max": str(adapter.k_max),
-        **({BACKBONE_TAG: backbone} if backbone else {}),
-        **{f"{METRIC_TAG_PREFIX}{key}": f"{value:.6g}" for key, value in metrics.items()},
-    }
-    version = registry.register(name, run_id, ARTIFACT_PATH, tags)
+        folder = Path(scratch) / ADAPTER_FOLDER
+        CSRAdapter.load(trained).save(folder, metrics=metrics, backbone=backbone)
+        version = registry.register(name, run_id, folder)
     registry.set_alias(name, CHALLENGER, version.version)
     return version

@@ -1,0 +1,158 @@
+"""Training on real Ray Train workers, one of which may be killed."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import ray
+from ray._private.authentication_test_utils import reset_auth_token_state
+
+from csr_model import InvalidConfig, InvalidTrainingData, fit
+from orchestration.data.split import EmbeddedSplit
+from orchestration.ray_session import RayUnavailable
+from orchestration.registry import CHALLENGER, Registry
+from orchestration.train_job import TrainingFailed, TrainingProgress, automatic_config, train
+from services.runtime.settings import Settings
+from tests.orchestration.conftest import make_config
+from tests.support.ray_cluster import RayCluster
+
+WORKER = "ray::RayTrainWorker"
+
+
+@pytest.fixture
+def cluster(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
+    """The session's Ray cluster, named by RAY_ADDRESS as for a user; no worker may outlive its job."""
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, ray_cluster.environment[name])
+    reset_auth_token_state()  # Ray reads these when it is imported
+    yield ray_cluster
+    assert not ray.is_initialized(), "the job kept its Ray session open"
+    deadline = time.monotonic() + 20
+    while ray_cluster.processes(WORKER):
+        assert time.monotonic() < deadline, "training workers outlived their job"
+        time.sleep(0.2)
+
+
+def kill_a_worker(cluster: RayCluster) -> None:
+    """SIGKILL one training worker."""
+    os.kill(cluster.processes(WORKER)[0].pid, signal.SIGKILL)
+
+
+def once_after(epochs: int, act: Callable[[], None]) -> Callable[[TrainingProgress], None]:
+    """Return a progress callback that acts once, when so many epochs are done."""
+    acted = threading.Event()
+
+    def watch(progress: TrainingProgress) -> None:
+        if progress.epochs_done >= epochs and progress.phase == "training" and not acted.is_set():
+            acted.set()
+            act()
+
+    return watch
+
+
+def logged_epochs(registry: Registry, run_id: str) -> list[int]:
+    """Return the steps under which the run's loss was logged."""
+    return [metric.step for metric in registry.client.get_metric_history(run_id, "total")]
+
+
+def test_two_workers_train_register_and_learn_what_one_would(
+    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit
+) -> None:
+    """There would be no model, or one whose quality depends on the number of workers."""
+    seen: list[TrainingProgress] = []
+    config = make_config()
+    trained = train(settings, split, config, "two-workers", "some-backbone", seen.append)
+    info = registry.resolve("two-workers", CHALLENGER)
+    assert (info.version, info.fingerprint, info.run_id) == (trained.version, trained.fingerprint, trained.run_id)
+    assert info.tags["csr.backbone"] == "some-backbone"
+    run = registry.client.get_run(trained.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["hidden_dim"] == "48"
+    assert run.data.params["seed"] == "0"
+    assert run.data.tags["csr.data_digest"] == split.digest
+    assert logged_epochs(registry, trained.run_id) == [0, 1, 2, 3]
+    alone = fit(split.embeddings, config=config)
+    assert trained.metrics["total"] == pytest.approx(alone.history[-1].total, rel=0.02)
+    adapter = registry.load(info)
+    adapter.verify_parity()
+    assert adapter.manifest.metrics["total"] == trained.metrics["total"]
+    assert adapter.usage.sum() > 0
+    assert [progress.phase for progress in seen][:: len(seen) - 1] == ["starting", "registering"]
+    assert not any((settings.data_dir / "train").iterdir()), "data and checkpoints of a finished job were left behind"
+
+
+@pytest.mark.robustness
+def test_a_killed_worker_costs_an_epoch_and_nothing_else(
+    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit
+) -> None:
+    """A lost machine would lose the training, or leave a model that differs from an undisturbed one."""
+    config = make_config(epochs=12)
+    disturb = once_after(3, lambda: kill_a_worker(cluster))
+    trained = train(settings, split, config, "killed", on_progress=disturb)
+    run = registry.client.get_run(trained.run_id)
+    assert run.data.metrics["restarts"] == 1.0
+    assert logged_epochs(registry, trained.run_id) == list(range(12))
+    alone = fit(split.embeddings, config=config)
+    assert trained.metrics["total"] == pytest.approx(alone.history[-1].total, rel=0.02)
+    assert trained.metrics["dead_share"] == pytest.approx(alone.history[-1].dead_share, abs=0.05)
+
+
+@pytest.mark.robustness
+def test_workers_that_keep_dying_fail_the_run_with_one_line(
+    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit
+) -> None:
+    """People would see Ray's tracebacks, and MLflow a run that never ends."""
+    strict = settings.model_copy(update={"training": settings.training.model_copy(update={"max_failures": 0})})
+    disturb = once_after(1, lambda: kill_a_worker(cluster))
+    with pytest.raises(TrainingFailed) as caught:
+        train(strict, split, make_config(epochs=200), "failing", on_progress=disturb)
+    assert "\n" not in str(caught.value)
+    assert str(settings.data_dir) in str(caught.value)
+    (run,) = registry.client.search_runs(["1"], "attributes.run_name LIKE 'failing-%'")
+    assert run.info.status == "FAILED"
+    assert registry.find("failing", CHALLENGER) is None
+
+
+def test_ctrl_c_ends_the_workers_and_the_run(
+    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit
+) -> None:
+    """Workers would train on unseen, and the terminal would report success."""
+    handler = signal.getsignal(signal.SIGINT)
+
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, split, make_config(epochs=200), "interrupted", on_progress=once_after(1, interrupt))
+    assert signal.getsignal(signal.SIGINT) is handler
+    (run,) = registry.client.search_runs(["1"], "attributes.run_name LIKE 'interrupted-%'")
+    assert run.info.status == "KILLED"
+    assert not list((settings.data_dir / "train").glob("interrupted-*"))
+
+
+def test_unusable_data_or_settings_are_refused_before_anything_starts(settings: Settings, split: EmbeddedSplit) -> None:
+    """People would wait for a cluster only to see every rank fail, again and again."""
+    with pytest.raises(InvalidConfig, match="batch_size is 63; it must be a multiple of 2 workers"):
+        train(settings, split, make_config(batch_size=63), "refused")
+    with pytest.raises(InvalidTrainingData, match="labels are missing"):
+        train(settings, replace(split, labels=None), make_config(gamma=1.0), "refused")
+    assert not ray.is_initialized()
+
+
+def test_automatic_batches_divide_among_the_workers(split: EmbeddedSplit) -> None:
+    """`csr train` on a small or odd number of rows would refuse its own defaults."""
+    assert automatic_config(split, 2).batch_size == 256
+    assert automatic_config(split, 3).batch_size == 255
+    assert automatic_config(split, 3, batch_size=60, seed=7).batch_size == 60
+
+
+def test_absent_cluster_is_one_line(settings: Settings, split: EmbeddedSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale RAY_ADDRESS would end in Ray's traceback."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(RayUnavailable, match=r"RAY_ADDRESS=127\.0\.0\.1:9") as caught:
+        train(settings, split, make_config(), "nowhere")
+    assert "\n" not in str(caught.value)
