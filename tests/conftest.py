@@ -2,5 +2,6 @@
 
 from tests.support.deployment import deployment
 from tests.support.ray_cluster import ray_cluster
+from tests.support.stack import champion, stack
 
-__all__ = ["deployment", "ray_cluster"]
+__all__ = ["champion", "deployment", "ray_cluster", "stack"]

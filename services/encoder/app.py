@@ -61,7 +61,9 @@ def running() -> bool:
     if deployed is None:
         return False
     if deployed.status == ApplicationStatus.DEPLOY_FAILED:
-        raise RuntimeError(f"Ray Serve cannot deploy the encoder: {deployed.message}")
+        traces = [deployment.message for deployment in deployed.deployments.values()]
+        cause = (" ".join(traces).strip() or deployed.message).splitlines()[-1]  # a traceback ends with its cause
+        raise RuntimeError(f"Ray Serve cannot deploy the encoder: {cause}")
     return bool(deployed.status == ApplicationStatus.RUNNING)
 
 

@@ -129,10 +129,8 @@ def encoder(
             time.sleep(0.1)
         with grpc.insecure_channel(address, options=ENCODER_CHANNEL_OPTIONS) as channel:
             yield RunningEncoder(address, encoder_pb2_grpc.EncoderServiceStub(channel))
-        stopped = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0, log.read_text()
-        assert time.monotonic() - stopped < 10, "stopping takes longer than the stack's patience"
         assert encoder_not_ready(address) is not None
     finally:
         process.kill()
