@@ -16,18 +16,16 @@ from services.runtime.errors import WrongState
 from services.runtime.redis_binary import find_redis_server
 from tests.support.encoder_server import EncoderServer, tiny_adapter
 from tests.support.index_server import IndexServerProcess
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.redis_server import RedisServer
 from tests.support.service_process import ServiceProcess
 
 MODEL = "adapter"
-REFRESH_SECONDS = 0.2
 
 
 class Deployment:
     """Everything that answers a search, on free ports, in a folder of its own.
 
     Attributes:
-        metrics_port: Of the router.
         encoder: Serves MODEL in versions 1 and 2; 2 is the champion.
     """
 
@@ -38,8 +36,15 @@ class Deployment:
             IndexServerProcess(self.redis.url, folder, f"index-{number}", CSR_INDEX__POLL_MAX_MS="5")
             for number in range(index_servers)
         ]
-        self.metrics_port = free_port()
-        self.router = router_process(folder, self.redis.url, self.encoder.address, self.metrics_port)
+        self.router = ServiceProcess(
+            "router",
+            "router",
+            folder,
+            REDIS_URL=self.redis.url,
+            CSR_REDIS__TIMEOUT_SECONDS="2",
+            CSR_ENCODER__ADDRESS=self.encoder.address,
+            CSR_ROUTER__REFRESH_SECONDS="0.2",
+        )
 
     def start(self) -> None:
         """Start everything and wait until it serves."""
@@ -108,25 +113,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         yield shared
     finally:
         shared.stop()
-
-
-def router_process(folder: Path, redis_url: str, encoder_address: str, metrics_port: int) -> ServiceProcess:
-    """Return a router that was not started."""
-    port = free_port()
-    return ServiceProcess(
-        "services.router",
-        "router",
-        port,
-        folder,
-        {
-            "REDIS_URL": redis_url,
-            "CSR_REDIS__TIMEOUT_SECONDS": "2",
-            "CSR_ENCODER__ADDRESS": encoder_address,
-            "CSR_ROUTER__PORT": str(port),
-            "CSR_ROUTER__METRICS_PORT": str(metrics_port),
-            "CSR_ROUTER__REFRESH_SECONDS": str(REFRESH_SECONDS),
-        },
-    )
 
 
 def eventually(check: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -5,37 +5,43 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.redis_server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS_MAX = 60.0
 
 
 class ServiceProcess:
-    """`python -m MODULE` with settings from the environment.
+    """`python -m services.NAME` with settings from the environment, on free ports.
 
     Args:
-        module: Such as services.router.
+        service: `router` or `index`: its package, and its section of the settings.
         name: Names its log file.
-        port: gRPC port that the environment tells it to listen on.
         folder: Where its log goes.
-        environment: Settings, as environment variables.
+        settings: As environment variables (`CSR_INDEX__POLL_MAX_MS="5"`).
     """
 
-    def __init__(self, module: str, name: str, port: int, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, service: str, name: str, folder: Path, **settings: str) -> None:
         self.name = name
-        self.port = port
+        self.port = free_port()
+        self.metrics_port = free_port()
         self.log = folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._module = module
+        self._command = [sys.executable, "-m", f"services.{service}"]
         self._environment = {
             **os.environ,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}",
             "OMP_NUM_THREADS": "1",
-            **environment,
+            f"CSR_{service.upper()}__PORT": str(self.port),
+            f"CSR_{service.upper()}__METRICS_PORT": str(self.metrics_port),
+            **settings,
         }
 
     @property
@@ -48,46 +54,65 @@ class ServiceProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self._module],
-                cwd=ROOT,
-                env=self._environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                self._command, cwd=ROOT, env=self._environment, stdout=output, stderr=subprocess.STDOUT
             )
         if wait:
             self.wait_until_serving()
 
     def wait_until_serving(self) -> None:
         """Return when the process reports SERVING."""
-        assert self.process is not None, "the process was started"
         deadline = time.monotonic() + START_SECONDS_MAX
         while not self.serving():
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if self._running().poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.name} did not become ready:\n{self.log.read_text()}")
             time.sleep(0.05)
 
     def serving(self) -> bool:
         """Return whether the process reports SERVING now."""
-        with grpc.insecure_channel(self.address) as channel:
+        # A connection of its own: a shared one waits longer after every failure.
+        with grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
             try:
-                reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+                reply = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
             except grpc.RpcError:
                 return False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory runs out; nothing happens when it does not run."""
-        self._end(signal.SIGKILL)
+        """SIGKILL, as the kernel does when memory runs out; nothing when it does not run."""
+        if self.process is not None:
+            self._end(signal.SIGKILL)
 
-    def stop(self) -> int | None:
+    def stop(self) -> int:
         """SIGTERM; return the exit code after the drain."""
         return self._end(signal.SIGTERM)
 
-    def _end(self, how: signal.Signals) -> int | None:
-        if self.process is None:
-            return None
-        self.process.send_signal(how)
-        code = self.process.wait(timeout=30)
+    def pause(self) -> None:
+        """SIGSTOP: it holds its connections and reads nothing."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric over the samples with these labels, from the metrics port."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5.0) as reply:
+            families = text_string_to_metric_families(reply.read().decode())
+            return sum(
+                sample.value
+                for family in families
+                for sample in family.samples
+                if sample.name == name and labels.items() <= sample.labels.items()
+            )
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        assert self.process is not None, f"{self.name} was started"
+        return self.process
+
+    def _end(self, how: signal.Signals) -> int:
+        process = self._running()
+        process.send_signal(how)
         self.process = None
-        return code
+        return process.wait(timeout=30)

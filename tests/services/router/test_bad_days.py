@@ -1,6 +1,5 @@
 """Processes die, hang and come back, in a deployment that these tests have for themselves."""
 
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -142,9 +141,7 @@ def test_a_hanging_redis_costs_payloads_not_searches(hurt: Deployment, patient: 
 
 def test_a_hanging_index_server_ends_at_the_deadline(hurt: Deployment) -> None:
     """A paused server would hang searches, or leave its partitions out of the answer."""
-    process = hurt.index_servers[1].process
-    assert process is not None
-    process.send_signal(signal.SIGSTOP)
+    hurt.index_servers[1].pause()
     try:
         with hurt.client(timeout_seconds=1.0) as client:
             started = time.monotonic()
@@ -152,7 +149,7 @@ def test_a_hanging_index_server_ends_at_the_deadline(hurt: Deployment) -> None:
                 search(client)
             assert time.monotonic() - started < 1.2
     finally:
-        process.send_signal(signal.SIGCONT)
+        hurt.index_servers[1].resume()
     with hurt.client() as client:
         search(client)
 
@@ -223,17 +220,16 @@ def test_a_router_that_starts_before_redis_waits_for_it(hurt: Deployment, impati
 def test_sigterm_lets_requests_finish(hurt: Deployment, patient: Client) -> None:
     """A rolling update of the router would break requests in flight."""
     before = search(patient)
-    slow = hurt.index_servers[0].process
-    assert slow is not None
-    slow.send_signal(signal.SIGSTOP)
+    slow = hurt.index_servers[0]
+    slow.pause()
     try:
         with ThreadPoolExecutor(2) as threads:
             in_flight = threads.submit(search, patient)
             time.sleep(0.5)
             stopping = threads.submit(hurt.router.stop)
             time.sleep(0.5)
-            slow.send_signal(signal.SIGCONT)
+            slow.resume()
             assert in_flight.result().hits == before.hits
             assert stopping.result() == 0
     finally:
-        slow.send_signal(signal.SIGCONT)
+        slow.resume()

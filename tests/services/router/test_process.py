@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import urllib.request
 
 import pytest
 
@@ -74,13 +73,12 @@ def test_metrics_tell_what_happened(deployment: Deployment, client: Client, name
     create_codes_collection(client, name)
     token = client.upsert(name, ["a", "b"], codes=random_codes(2, seed=1)).token
     client.search(name, codes=random_codes(1, seed=1), token=token, include_payloads=True)
-    with urllib.request.urlopen(f"http://127.0.0.1:{deployment.metrics_port}/metrics", timeout=5) as answer:
-        exposed = answer.read().decode()
-    assert 'csr_router_documents_written_total{status="applied"}' in exposed
-    assert 'csr_requests_total{code="OK",method="Search"}' in exposed
-    assert 'csr_request_seconds_bucket{le="0.1",method="Upsert"}' in exposed
+    router = deployment.router
+    assert router.metric("csr_router_documents_written_total", status="applied") >= 2
+    assert router.metric("csr_requests_total", code="OK", method="Search") >= 1
+    assert router.metric("csr_request_seconds_count", method="Upsert") >= 1
     for phase in ("resolve", "encode", "fan_out", "payloads"):
-        assert f'csr_router_search_phase_seconds_count{{phase="{phase}"}}' in exposed
+        assert router.metric("csr_router_search_phase_seconds_count", phase=phase) >= 1
 
 
 def test_one_line_of_log_is_one_json_object(deployment: Deployment) -> None:
