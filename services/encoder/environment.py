@@ -12,6 +12,9 @@ RAY_SERVE_ENVIRONMENT: Final[Mapping[str, str]] = {
     # HAProxy in front of replicas that serve gRPC themselves: a tenth of the cost of Serve's Python proxy.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A replica that is told to stop waits this long for HAProxy to forget it, instead of 30 s; HAProxy sends requests
+    # that a replica no longer takes to another one.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """For every node of any cluster, local or not."""
@@ -52,8 +55,6 @@ def local_serve_environment(folder: Path) -> dict[str, str]:
     if len(bytes(folder)) > _FOLDER_MAX:
         raise ValueError(f"{folder}: {len(bytes(folder))} bytes, at most {_FOLDER_MAX} leave room for socket names")
     variables = {**RAY_SERVE_ENVIRONMENT, **ray_authentication(folder)}
-    # A replica that is told to stop waits this long for HAProxy to forget it; the default of 30 s is for fleets.
-    variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"
     variables |= {name: str(port) for name, port in zip(_PORTS, _free_ports(len(_PORTS)), strict=True)}
     variables |= {name: str(folder / file) for name, file in _FILES.items()}
     first = _free_block(2 * _REPLICA_PORTS)
