@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from services.index.store.catalog import Catalog, CollectionRecord
 from services.index.store.functions import StorePolicy, ensure_functions
 from services.index.store.placement import PlacementTable, read_placement
-from services.runtime.errors import CsrError, StoreUnavailable
+from services.runtime.errors import CsrError, StoreUnavailable, UnknownCollection
 
 log = structlog.get_logger()
 
@@ -71,7 +71,10 @@ class Directory:
         """
         record = self._records.get(name)
         if record is None:
-            record = self._records[name] = await self.catalog.get(name)
+            record = await self.catalog.get(name)
+            if record.collection_id in self._deleted:
+                raise UnknownCollection(f"collection {name!r} was deleted")
+            self._records[name] = record
         return record
 
     def collections(self) -> list[CollectionRecord]:

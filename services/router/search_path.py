@@ -25,7 +25,7 @@ from services.runtime.errors import LimitExceeded, StoreUnavailable, WrongOwner
 
 log = structlog.get_logger()
 
-_DOCUMENTS_PER_READ: Final = 4_096
+_DOCUMENTS_PER_READ: Final = 1_000
 """Bounds the memory of re-ranking and payloads: 256 queries with 1,000 hits each name up to 256,000 documents."""
 _PAYLOAD_SHARE: Final = 0.5
 """Of the time left, for payloads: a store that hangs must not cost the caller hits that are ready."""
