@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,17 @@ class RayCluster:
     environment: Mapping[str, str]
     """For processes that connect to the cluster."""
     head: psutil.Process
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Make this the cluster of this process, named by RAY_ADDRESS as for a user."""
+        from ray._private.authentication_test_utils import reset_auth_token_state
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+                patch.setenv(name, self.environment[name])
+            reset_auth_token_state()  # Ray reads these once, when it is imported
+            yield
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Return the node's processes with `title` in their command line, such as "ServeReplica:encoder"."""
