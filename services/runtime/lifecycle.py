@@ -15,13 +15,22 @@ from typing import Any, Final, NoReturn, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from services.runtime import limits, metrics
-from services.runtime.errors import ERROR_METADATA_KEY, CsrError, InternalError, LimitExceeded, status_of
+from services.runtime.errors import (
+    ERROR_METADATA_KEY,
+    CsrError,
+    InternalError,
+    InvalidRequest,
+    LimitExceeded,
+    Overloaded,
+    status_of,
+)
 
 log = structlog.get_logger()
 
@@ -34,11 +43,22 @@ DETAILS_MAX = 500
 LIVE_SERVICE: Final = "live"
 """Name to ask health for whether the process runs at all: a server that loads is not ready, but must not be killed."""
 
+_HEALTH: Final = "/" + health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_ROOM_FOR_PROBES: Final = 64
+"""Calls taken beyond the requests: a server that is merely busy must still say so, or it would be killed for it."""
+
 Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 
 
 class RequestInterceptor(grpc.aio.ServerInterceptor):
-    """Turns exceptions into status codes and keeps the request metrics; unary calls only, we have no others."""
+    """Limits requests, turns exceptions into status codes and keeps the request metrics.
+
+    Unary calls only, we have no others. Health is counted, but never refused.
+    """
+
+    def __init__(self, concurrent_requests: int) -> None:
+        self._limit = concurrent_requests
+        self._in_flight = 0
 
     async def intercept_service(
         self,
@@ -49,24 +69,49 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:
             return handler
-        method = str(handler_call_details.method).rpartition("/")[2]
+        service, _, method = str(handler_call_details.method).rpartition("/")
+        behaviour = _parsed(handler)
         return grpc.unary_unary_rpc_method_handler(
-            _observed(method, cast(Handler, handler.unary_unary)),
-            request_deserializer=handler.request_deserializer,
+            _observed(method, behaviour if service == _HEALTH else self._limited(behaviour)),
+            request_deserializer=None,  # _parsed does it, where its errors are answered like all others
             response_serializer=handler.response_serializer,
         )
 
+    def _limited(self, handler: Handler) -> Handler:
+        async def handle(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+            if self._in_flight >= self._limit:
+                raise Overloaded(f"{self._limit} requests are being answered, no more at a time; try again later")
+            self._in_flight += 1
+            try:
+                return await handler(raw, context)
+            finally:
+                self._in_flight -= 1
+
+        return handle
+
+
+def _parsed(handler: "grpc.RpcMethodHandler[Any, Any]") -> Handler:
+    behaviour, parse = cast(Handler, handler.unary_unary), cast(Callable[[bytes], Any], handler.request_deserializer)
+
+    async def handle(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        if len(raw) > limits.REQUEST_BYTES_MAX:
+            raise LimitExceeded(f"request: {len(raw)} bytes, at most {limits.REQUEST_BYTES_MAX} are allowed")
+        try:
+            request = parse(raw)
+        except DecodeError as error:
+            raise InvalidRequest(f"request: {error}") from None
+        return await behaviour(request, context)
+
+    return handle
+
 
 def _observed(method: str, handler: Handler) -> Handler:
-    async def handle(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+    async def handle(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
         started = time.perf_counter()
         code = "OK"
         structlog.contextvars.bind_contextvars(request_id=_request_id(context), rpc=method)
         try:
-            size = request.ByteSize()
-            if size > limits.REQUEST_BYTES_MAX:
-                raise LimitExceeded(f"request: {size} bytes, at most {limits.REQUEST_BYTES_MAX} are allowed")
-            return await handler(request, context)
+            return await handler(raw, context)
         except CsrError as error:
             code = status_of(error).name
             await _abort(context, error)
@@ -127,8 +172,8 @@ class GrpcHost:
         self.port = 0
         self.metrics_port = 0
         self.server = grpc.aio.server(
-            interceptors=[RequestInterceptor()],
-            maximum_concurrent_rpcs=options.concurrent_requests,
+            interceptors=[RequestInterceptor(options.concurrent_requests)],
+            maximum_concurrent_rpcs=options.concurrent_requests + _ROOM_FOR_PROBES,
             options=[
                 ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
                 ("grpc.max_send_message_length", limits.RESPONSE_BYTES_MAX),
