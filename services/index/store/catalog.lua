@@ -51,6 +51,7 @@ local function place(keys, args)
 end
 
 redis.register_function('csr_publish', publish)
-redis.register_function('csr_retire', retire)
-redis.register_function('csr_abandon', abandon)
+-- Removing a collection must work when memory is full: it is what makes room again.
+redis.register_function { function_name = 'csr_retire', flags = { 'allow-oom' }, callback = retire }
+redis.register_function { function_name = 'csr_abandon', flags = { 'allow-oom' }, callback = abandon }
 redis.register_function('csr_place', place)

@@ -12,7 +12,7 @@ from services.index.store.meta import FORMAT
 from services.runtime.errors import WrongState
 from services.runtime.limits import VERSION_MAX, WRITE_IDS_KEPT
 
-LIBRARY_VERSION: Final = 1
+LIBRARY_VERSION: Final = 2
 """Grows with every change of the Lua files: processes of several releases share one Redis."""
 _FILES: Final = ("partition.lua", "catalog.lua")
 _OLDEST_REDIS: Final = (7, 0)

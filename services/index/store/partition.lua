@@ -283,4 +283,6 @@ end
 redis.register_function { function_name = 'csr_version', flags = { 'no-writes' },
   callback = function() return LIBRARY_VERSION end }
 redis.register_function('csr_write', write)
-redis.register_function('csr_close', close)
+-- The same for deletions only: they make room, so they must work when memory is full.
+redis.register_function { function_name = 'csr_delete', flags = { 'allow-oom' }, callback = write }
+redis.register_function { function_name = 'csr_close', flags = { 'allow-oom' }, callback = close }

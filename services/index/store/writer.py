@@ -109,12 +109,13 @@ class LogWriter:
 
         Raises:
             StoreUnavailable: unknown whether it happened; repeat with the same write id.
-            StoreFull: Redis lacks memory or disk.
+            StoreFull: Redis lacks disk, or memory, which deletions do not need.
             WrongState: the partition is closed, frozen, of another term, or behind min_lsn.
             InvalidRequest: the write id was used for another write.
         """
         keys = partition_keys(record.collection_id, partition).all()
         doing = f"write to {record.name!r}, partition {partition}"
+        function = "csr_delete" if all(write.deleted for write in writes) else "csr_write"
         with store_errors(doing):
             async with self._redis.pipeline(transaction=False) as calls:
                 for number, chunk in enumerate(_chunks(writes)):
@@ -125,7 +126,7 @@ class LogWriter:
                         "" if term is None else term,
                         self._settings.partition_bytes,
                     )
-                    calls.fcall("csr_write", len(keys), *keys, *head, *_arguments(chunk))
+                    calls.fcall(function, len(keys), *keys, *head, *_arguments(chunk))
                 replies = await calls.execute(raise_on_error=False)
         results = [_parse_reply(doing, reply) for reply in replies]
         return PartitionWrite(

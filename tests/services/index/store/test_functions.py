@@ -9,7 +9,10 @@ from services.index.store.functions import LIBRARY_VERSION, ensure_functions, fu
 from services.runtime.errors import WrongState
 from tests.support.redis_server import RedisServer
 
-SOURCE_DIGESTS = {1: "179fa7f2ebdc83c6c32fc73ba3139799307c4e93fe9068fcdbeeb944e37a8d1f"}
+SOURCE_DIGESTS = {
+    1: "179fa7f2ebdc83c6c32fc73ba3139799307c4e93fe9068fcdbeeb944e37a8d1f",
+    2: "04e88093e7b368033b502569bd1653876a2b238d82cd033bb6b90aa5faa45211",
+}
 """SHA-256 of the library's text by version; a changed text needs a new version and a new line."""
 
 
