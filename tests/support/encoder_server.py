@@ -89,7 +89,7 @@ class EncoderServer:
 
     async def _serve(self, started: threading.Event) -> None:
         self._stop = asyncio.Event()
-        server = grpc.aio.server(interceptors=[RequestInterceptor()])
+        server = grpc.aio.server(interceptors=[RequestInterceptor(concurrent_requests=64)])
         encoder_pb2_grpc.add_EncoderServiceServicer_to_server(_Servicer(self.adapters), server)
         service, _, method = HEALTHZ_METHOD[1:].partition("/")
         healthz = grpc.unary_unary_rpc_method_handler(
