@@ -14,8 +14,9 @@ from services.index.core.ragged import Ragged
 from services.index.core.rows import Rows
 from services.index.core.segment import Part
 
-SEAL_ROWS = 8_192
-"""Rows of the memtable; a batch at least as large becomes a segment of its own."""
+SEAL_ROWS = 2_048
+"""Rows of the memtable: few, because it is searched by brute force. A batch at least as large becomes a segment of its
+own."""
 SEGMENTS_MAX = 8
 DEAD_SHARE_MAX = 0.2
 """A segment with a larger share of deleted rows is rewritten."""
