@@ -19,7 +19,7 @@ from orchestration.data.split import EmbeddedSplit
 from orchestration.evaluate import Evaluation
 from orchestration.promote import Promotion, promote
 from orchestration.registry import CHAMPION, ModelVersionInfo, Registry
-from orchestration.stack.processes import hold_interrupts
+from orchestration.stack.processes import interrupts_deferred
 from orchestration.stack.stack import Stack
 from orchestration.stack.state import StackError
 from orchestration.timing import QueryTime, time_queries
@@ -56,9 +56,9 @@ def run_demo(settings: Settings, ray_address: str) -> None:
     try:
         _run(settings, stack, ray_address)
     finally:
-        hold_interrupts()
-        ray.shutdown()
-        stack.down(step)
+        with interrupts_deferred():
+            ray.shutdown()
+            stack.down(step)
     out.print(f"\nDone in {time.monotonic() - began:.0f} s; everything is stopped.", highlight=False)
 
 

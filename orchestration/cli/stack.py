@@ -1,5 +1,6 @@
 """csr up, down, status: the local stack."""
 
+import signal
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,7 @@ def up() -> None:
     """Start the local stack, or the processes of it that died, and wait until all of it serves."""
     loaded = settings()
     stack = Stack(loaded)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: with nothing left running
     stack.up(step, backbone=backbone_folder(loaded))
     where = f"{loaded.router.host}:{loaded.router.port}"
     out.print(f"The stack serves on {where}; `csr status` shows it, `csr down` ends it.")

@@ -38,6 +38,8 @@ class Component:
     prepare: Callable[[], Mapping[str, str]] = dict
     """Makes its folders and returns its variables; called at its start only, some of them are ports free by then."""
     grace_seconds: float = 15.0
+    outlives_process: bool = False
+    """Whether it goes on serving when its process is killed; the next process takes it over."""
 
 
 def components(settings: Settings) -> list[Component]:
@@ -85,6 +87,7 @@ def common_environment(settings: Settings) -> dict[str, str]:
     return {
         "CSR_DATA_DIR": str(settings.data_dir),
         "CSR_CACHE_DIR": str(settings.cache_dir),
+        "CSR_ENCODER__ADDRESS": f"127.0.0.1:{settings.encoder.port}",
         "REDIS_URL": settings.redis.url,
         "MLFLOW_TRACKING_URI": settings.registry_uri,
         **ray_environment(settings),
@@ -173,6 +176,7 @@ def _encoder(settings: Settings) -> Component:
         [encoder.port, encoder.http_port],
         lambda: encoder_not_ready(f"127.0.0.1:{encoder.port}"),
         grace_seconds=30.0,
+        outlives_process=True,  # its replicas are Ray's
     )
 
 
@@ -203,7 +207,6 @@ def _router(settings: Settings) -> Component:
         address,
         [router.port, router.metrics_port],
         lambda: health_not_ready(address),
-        lambda: {"CSR_ENCODER__ADDRESS": f"127.0.0.1:{settings.encoder.port}"},
     )
 
 

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import psutil
 from pydantic import BaseModel, ConfigDict
@@ -33,17 +35,21 @@ class ProcessRecord(BaseModel):
     def _find(self) -> psutil.Process | None:
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < 1.0
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            return process if self._is_it(process) and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
 
+    def _is_it(self, process: psutil.Process) -> bool:
+        return bool(abs(process.create_time() - self.started) < 1.0)
+
     def stop(self, grace_seconds: float) -> None:
-        """Ask the process to end, then kill what is left of its session.
+        """Ask the process to end, then kill what is left of its session; nothing when the pid is another's by now.
 
         Args:
             grace_seconds: Time between SIGTERM and SIGKILL.
         """
+        if self._pid_was_reused():
+            return  # which the kernel does only after the last process of the session has ended
         process = self._find()
         if process is not None:
             process.terminate()
@@ -54,11 +60,17 @@ class ProcessRecord(BaseModel):
                 process.wait(5)
         self._kill_session()
 
+    def _pid_was_reused(self) -> bool:
+        try:
+            return not self._is_it(psutil.Process(self.pid))
+        except psutil.NoSuchProcess:
+            return False
+
     def _kill_session(self) -> None:
         # Children that outlived their parent (Ray's workers, say) are in the session that spawn() opened for it.
         for process in psutil.process_iter():
             try:
-                if os.getsid(process.pid) == self.pid and process.create_time() >= self.started - 1.0:
+                if os.getsid(process.pid) == self.pid:
                     process.kill()
             except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
                 continue
@@ -97,6 +109,19 @@ def spawn(name: str, command: Sequence[str], environment: Mapping[str, str], add
     return ProcessRecord(name=name, pid=process.pid, started=started, address=address, log=log)
 
 
-def hold_interrupts() -> None:
-    """Ignore Ctrl-C while things are being put away; the second one must not leave half a stack."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block ends, so that what starts is recorded and what stops has ended."""
+    held: list[int] = []
+
+    def hold(number: int, _: FrameType | None) -> None:
+        held.append(number)
+
+    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])

@@ -24,7 +24,7 @@ from orchestration.stack.components import (
     starts_redis,
 )
 from orchestration.stack.placement import place
-from orchestration.stack.processes import ProcessRecord, spawn
+from orchestration.stack.processes import ProcessRecord, interrupts_deferred, spawn
 from orchestration.stack.state import StackError, StackState, read_state, write_state
 from services.runtime.errors import CsrError
 from services.runtime.redis_binary import RedisServerMissing
@@ -74,7 +74,7 @@ class Stack:
             )
         wanted = [part for part in self._components() if only is None or part.name in only]
         missing = [part for part in wanted if part.name not in alive]
-        self._check(missing)
+        self._check(missing, state)
         environment = common_environment(self.settings) | ({"CSR_ENCODER__BACKBONE": str(backbone)} if backbone else {})
         started: list[ProcessRecord] = []
         try:
@@ -83,17 +83,20 @@ class Stack:
                     asyncio.run(place(self.settings.redis, index_servers(self.settings)))
                 report(f"starting {part.name} on {part.address}")
                 log = self.folder / "logs" / f"{part.name}.log"
-                record = spawn(part.name, part.command, environment | dict(part.prepare()), part.address, log)
-                started.append(record)
-                state = state.with_process(record)
-                write_state(self.state_path, state)
+                variables = environment | dict(part.prepare())
+                with interrupts_deferred():
+                    record = spawn(part.name, part.command, variables, part.address, log)
+                    started.append(record)
+                    state = state.with_process(record)
+                    write_state(self.state_path, state)
                 if part.name in ("redis", "ray"):
                     self._await_ready([(part, record)])
             self._await_ready([(part, record) for part in missing for record in started if record.name == part.name])
         except BaseException:
-            self._stop(started)
-            left = StackState(processes=tuple(record for record in state.processes if record not in started))
-            self._record(left)
+            with interrupts_deferred():
+                self._stop(started)
+                left = StackState(processes=tuple(record for record in state.processes if record not in started))
+                self._record(left)
             raise
 
     def down(self, report: Report) -> None:
@@ -134,23 +137,17 @@ class Stack:
         except RedisServerMissing as error:
             raise StackError(str(error)) from None
 
-    def _check(self, missing: Sequence[Component]) -> None:
+    def _check(self, missing: Sequence[Component], state: StackState) -> None:
         names = {part.name for part in missing}
         if "encoder" in names:
             self._check_model()
         if not starts_redis(self.settings):
             self._check_redis()
         for part in missing:
+            if part.outlives_process and state.get(part.name) is not None and part.not_ready() is None:
+                continue
             for port in part.ports:
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    try:
-                        probe.bind(("127.0.0.1", port))
-                    except OSError:
-                        raise StackError(
-                            f"{part.name}: port {port} is taken by another process; "
-                            "stop that process or choose another port (see the settings in README.md)"
-                        ) from None
+                _check_free(part.name, port)
 
     def _check_model(self) -> None:
         from orchestration.registry import Registry  # imports torch and MLflow, which `csr status` need not wait for
@@ -162,12 +159,12 @@ class Stack:
             raise StackError(f"model: {error}; train and promote one first: `csr train`, `csr promote`") from None
 
     def _check_redis(self) -> None:
-        url = self.settings.redis.url
+        url = urlsplit(self.settings.redis.url)
         try:
-            with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+            with redis.Redis.from_url(url.geturl(), socket_connect_timeout=2, socket_timeout=2) as client:
                 client.ping()
-        except (redis.RedisError, ValueError) as error:
-            shown = urlsplit(url)._replace(netloc=(urlsplit(url).netloc).rpartition("@")[2]).geturl()
+        except redis.RedisError as error:
+            shown = f"{url.scheme}://{url.hostname}:{url.port}"  # the rest may hold a password
             raise StackError(f"REDIS_URL={shown}: {error}; start it, or unset REDIS_URL to use a local one") from None
 
     def _await_ready(self, pairs: Sequence[tuple[Component, ProcessRecord]]) -> None:
@@ -199,3 +196,15 @@ class Stack:
             write_state(self.state_path, state)
         else:
             self.state_path.unlink(missing_ok=True)
+
+
+def _check_free(name: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise StackError(
+                f"{name}: port {port} is taken by another process; "
+                "stop that process or choose another port (see the settings in README.md)"
+            ) from None

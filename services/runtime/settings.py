@@ -8,6 +8,7 @@ k8s/base/config/csr.toml, the same file that the tests load.
 import os
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -185,7 +186,18 @@ def load_settings() -> Settings:
         if value:
             changed = getattr(settings, section).model_copy(update={field: value})
             settings = settings.model_copy(update={section: changed})
+    _check_redis_url(settings.redis.url)
     return settings
+
+
+def _check_redis_url(url: str) -> None:
+    """Refuse what is no address; the text leaves it out, because it may hold a password."""
+    try:
+        known = urlsplit(url).scheme in ("redis", "rediss", "unix") and urlsplit(url).port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise InvalidSettings("redis.url: not an address of the form redis://[[user]:password@]host[:port][/database]")
 
 
 def _explain(error: Exception) -> str:
