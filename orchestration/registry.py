@@ -15,7 +15,7 @@ from csr_model.errors import ArtifactError
 from orchestration.data.cache import build_once
 from orchestration.mlflow_access import mlflow_errors, open_client
 from services.encoder.registry import FINGERPRINT_TAG
-from services.runtime.errors import CorruptRecord, UnknownVersion
+from services.runtime.errors import CorruptRecord, RegistryUnavailable, UnknownVersion
 from services.runtime.settings import Settings
 
 BACKBONE_TAG: Final = "csr.backbone"
@@ -152,30 +152,40 @@ class Registry:
         Folders are kept by fingerprint in the cache and never change; two processes may download at once.
 
         Raises:
-            CorruptRecord: The files are not the adapter that was registered.
+            CorruptRecord: The files are gone, or are not the adapter that was registered.
         """
+        return self._verified(info)[0]
 
-        def fetch(folder: Path) -> None:
+    def load(self, info: ModelVersionInfo) -> CSRAdapter:
+        """Return the adapter of a version, ready to encode; errors as `download`."""
+        return self._verified(info)[1]
+
+    def _verified(self, info: ModelVersionInfo) -> tuple[Path, CSRAdapter]:
+        what = f"{info.name} version {info.version}"
+        cached = build_once(self._cache / info.fingerprint, lambda folder: self._fetch(info, folder))
+        folder = cached / _ARTIFACT_PATH
+        try:
+            adapter = CSRAdapter.load(folder)
+        except ArtifactError as error:
+            raise CorruptRecord(f"{what}: {error}; delete {cached}") from error
+        if adapter.fingerprint != info.fingerprint:
+            raise CorruptRecord(
+                f"{what}: the files have fingerprint {adapter.fingerprint}, the registry says {info.fingerprint}; "
+                f"delete {cached} and register the version again"
+            )
+        return folder, adapter
+
+    def _fetch(self, info: ModelVersionInfo, folder: Path) -> None:
+        what = f"{info.name} version {info.version}"
+        try:
             with mlflow_errors(self.uri):
                 mlflow.artifacts.download_artifacts(
                     artifact_uri=info.source, dst_path=str(folder), tracking_uri=self.uri
                 )
-
-        folder = build_once(self._cache / info.fingerprint, fetch) / Path(info.source).name
-        try:
-            fingerprint = CSRAdapter.load(folder).fingerprint
-        except ArtifactError as error:
-            raise CorruptRecord(f"{info.name} version {info.version}: {error}; delete {folder.parent}") from error
-        if fingerprint != info.fingerprint:
-            raise CorruptRecord(
-                f"{info.name} version {info.version}: the files have fingerprint {fingerprint}, "
-                f"the registry says {info.fingerprint}; delete {folder.parent} or register the version again"
-            )
-        return folder
-
-    def load(self, info: ModelVersionInfo) -> CSRAdapter:
-        """Return the adapter of a version, ready to encode; errors as `download`."""
-        return CSRAdapter.load(self.download(info))
+        except (FileNotFoundError, UnknownVersion) as error:
+            raise CorruptRecord(f"{what}: its files are gone from {info.source}; train or register it again") from error
+        except OSError as error:
+            raise RegistryUnavailable(f"{what}: cannot fetch {info.source}: {error}") from error
 
     def _models(self) -> list[Any]:
         return _all_pages(self.client.search_registered_models)

@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,15 +203,13 @@ def _fit(trainer: TorchTrainer, watch: Callable[[], None]) -> Result:
             outcome.set_exception(error)
 
     threading.Thread(target=run, name="ray-train-fit", daemon=True).start()
-    while True:
-        try:
-            result = outcome.result(timeout=_POLL_SECONDS)
-            watch()
-            return result
-        except TimeoutError:
-            watch()
-        except Exception as error:
-            raise TrainingFailed(_cause(error)) from error
+    while not wait([outcome], timeout=_POLL_SECONDS).done:
+        watch()
+    watch()
+    try:
+        return outcome.result()
+    except Exception as error:
+        raise TrainingFailed(_cause(error)) from error
 
 
 def _cause(error: Exception) -> str:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from csr_model import CSRAdapter
+from csr_model import CSRAdapter, fit
 from csr_model.errors import ArtifactCorrupt
+from orchestration.data.split import EmbeddedSplit
 from orchestration.mlflow_access import open_client
 from orchestration.registry import CHALLENGER, CHAMPION, Registry
 from orchestration.tracking import training_run
 from services.runtime.errors import CorruptRecord, RegistryUnavailable, UnknownVersion
 from services.runtime.settings import Settings
-from tests.orchestration.conftest import Register
+from tests.orchestration.conftest import Register, make_config
 
 
 def test_version_is_found_by_number_and_alias(
@@ -38,7 +39,7 @@ def test_version_is_found_by_number_and_alias(
 
 
 def test_loaded_adapter_encodes_as_the_registered_one(
-    registry: Registry, register: Register, adapters: list[CSRAdapter], held_out
+    registry: Registry, register: Register, adapters: list[CSRAdapter], held_out: EmbeddedSplit
 ) -> None:
     """A model that changed on its way through the registry would give wrong codes."""
     loaded = registry.load(register("loaded", adapters[0]))
@@ -123,6 +124,17 @@ def test_another_adapter_under_the_same_version_is_refused(
     registry.tag(info, {"csr.fingerprint": "0" * 32})
     with pytest.raises(CorruptRecord, match=adapters[1].fingerprint):
         registry.download(registry.resolve("swapped", 1))
+
+
+def test_files_that_are_gone_are_named(
+    registry: Registry, register: Register, split: EmbeddedSplit, settings: Settings
+) -> None:
+    """Whoever emptied the artifact store would see a traceback about some other folder."""
+    adapter = fit(split.embeddings, config=make_config(seed=7, epochs=1)).adapter
+    info = register("gone", adapter)
+    shutil.rmtree(settings.data_dir / "mlflow-artifacts" / info.run_id)
+    with pytest.raises(CorruptRecord, match=r"gone version 1: its files are gone"):
+        registry.download(info)
 
 
 def test_a_folder_without_an_adapter_is_not_registered(registry: Registry, settings: Settings, tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
 """Training on real Ray Train workers, one of which may be killed."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray._private.authentication_test_utils import reset_auth_token_state
@@ -21,6 +27,14 @@ from tests.orchestration.conftest import make_config
 from tests.support.ray_cluster import RayCluster
 
 WORKER = "ray::RayTrainWorker"
+
+TRAINS_LONG = """
+from orchestration.train_job import train
+from services.runtime.settings import load_settings
+from tests.orchestration.conftest import make_config, make_split
+
+train(load_settings(), make_split(320, seed=0), make_config(epochs=1_000), "interrupted")
+"""
 
 
 @pytest.fixture
@@ -117,21 +131,45 @@ def test_workers_that_keep_dying_fail_the_run_with_one_line(
     assert registry.find("failing", CHALLENGER) is None
 
 
-def test_ctrl_c_ends_the_workers_and_the_run(
-    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit
-) -> None:
-    """Workers would train on unseen, and the terminal would report success."""
-    handler = signal.getsignal(signal.SIGINT)
-
-    def interrupt() -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(settings, split, make_config(epochs=200), "interrupted", on_progress=once_after(1, interrupt))
-    assert signal.getsignal(signal.SIGINT) is handler
-    (run,) = registry.client.search_runs(["1"], "attributes.run_name LIKE 'interrupted-%'")
-    assert run.info.status == "KILLED"
+def test_ctrl_c_ends_everything_that_training_started(settings: Settings, registry: Registry) -> None:
+    """A cluster would stay behind on the user's machine, and MLflow would show a run that never ends."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "CSR_DATA_DIR": str(settings.data_dir),
+        "CSR_CACHE_DIR": str(settings.cache_dir),
+        "MLFLOW_TRACKING_URI": settings.registry_uri,
+    }
+    driver = subprocess.Popen(
+        [sys.executable, "-c", TRAINS_LONG], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    family: list[psutil.Process] = []
+    try:
+        run = await_epoch(registry, "interrupted", driver)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        (folder,) = set(re.findall(r"/\S*/csr-ray-\w+", " ".join(part for each in family for part in each.cmdline())))
+        assert Path(folder).is_dir()
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(timeout=60) == -signal.SIGINT
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive
+    finally:
+        for process in [driver, *family]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert not Path(folder).exists()
+    assert registry.client.get_run(run).info.status == "KILLED"
     assert not list((settings.data_dir / "train").glob("interrupted-*"))
+
+
+def await_epoch(registry: Registry, name: str, driver: "subprocess.Popen[bytes]") -> str:
+    """Return the run that a process trains in, once its second epoch is logged."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and driver.poll() is None:
+        for run in registry.client.search_runs(["1"], f"attributes.run_name LIKE '{name}-%'"):
+            if run.data.metrics.get("epoch", 0) >= 1:
+                return str(run.info.run_id)
+        time.sleep(0.2)
+    raise AssertionError(f"no epoch was logged; the driver's exit code is {driver.poll()}")
 
 
 def test_unusable_data_or_settings_are_refused_before_anything_starts(settings: Settings, split: EmbeddedSplit) -> None:
