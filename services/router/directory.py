@@ -7,7 +7,7 @@ Requests are answered from memory, so they do not wait for Redis and go on while
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from redis.asyncio import Redis
@@ -15,9 +15,11 @@ from redis.asyncio import Redis
 from services.index.store.catalog import Catalog, CollectionRecord
 from services.index.store.functions import StorePolicy, ensure_functions
 from services.index.store.placement import PlacementTable, read_placement
-from services.runtime.errors import CsrError, StoreUnavailable, UnknownCollection
+from services.runtime.errors import CsrError, StoreUnavailable, UnknownCollection, WrongOwner, WrongState
 
 log = structlog.get_logger()
+
+Answer = TypeVar("Answer")
 
 _CLEANING_SECONDS: Final = 60.0
 """Pause between two looks for deletions that were interrupted."""
@@ -76,6 +78,24 @@ class Directory:
                 raise UnknownCollection(f"collection {name!r} was deleted")
             self._records[name] = record
         return record
+
+    async def answered(self, name: str, answer: Callable[[CollectionRecord], Awaitable[Answer]]) -> Answer:
+        """Return the answer from a collection's record, or from its new one if the one in memory was outdated.
+
+        Another router may have deleted the collection, or made a new one of that name, or placement may have changed.
+
+        Raises:
+            CsrError: as `collection`, and whatever `answer` raises from a record that is not outdated.
+        """
+        record = await self.collection(name)
+        try:
+            return await answer(record)
+        except (WrongOwner, WrongState) as error:
+            await self.refresh()
+            fresh = await self.collection(name)
+            if fresh == record and isinstance(error, WrongState):
+                raise
+            return await answer(fresh)
 
     def collections(self) -> list[CollectionRecord]:
         """Return all collections as last seen, by name ascending."""

@@ -29,7 +29,17 @@ class Documents:
         Raises:
             CsrError: naming the field and the limit, or what cannot be reached.
         """
-        record = await self._directory.collection(request.collection)
+        return await self._directory.answered(request.collection, lambda record: self._get(record, request))
+
+    async def count(self, request: search_pb2.CountRequest) -> search_pb2.CountResponse:
+        """Return the number of live documents.
+
+        Raises:
+            CsrError: the collection is unknown or the store cannot be reached.
+        """
+        return await self._directory.answered(request.collection, self._count)
+
+    async def _get(self, record: CollectionRecord, request: search_pb2.GetRequest) -> search_pb2.GetResponse:
         check_ids(request.ids, unique=False)
         if request.include_embeddings and record.kind == "codes":
             raise WrongKind(f"include_embeddings: collection {record.name!r} is of kind codes, which keeps none")
@@ -47,13 +57,7 @@ class Documents:
             codes=_codes(record, found) if request.include_codes else None,
         )
 
-    async def count(self, request: search_pb2.CountRequest) -> search_pb2.CountResponse:
-        """Return the number of live documents.
-
-        Raises:
-            CsrError: the collection is unknown or the store cannot be reached.
-        """
-        record = await self._directory.collection(request.collection)
+    async def _count(self, record: CollectionRecord) -> search_pb2.CountResponse:
         heads = await self._reader.heads(record)
         positions = {head.partition: head.lsn for head in heads}
         self._directory.saw(record.collection_id, positions)

@@ -1,6 +1,7 @@
 """Searches: resolve and pin, encode, fan out, merge, re-rank, fetch payloads."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final
@@ -21,7 +22,7 @@ from services.router.rerank import rerank
 from services.router.search_plan import SearchPlan, plan_search
 from services.router.tokens import token_message
 from services.runtime import limits, metrics
-from services.runtime.errors import LimitExceeded, StoreUnavailable, WrongOwner
+from services.runtime.errors import LimitExceeded, StoreUnavailable, WrongState
 
 log = structlog.get_logger()
 
@@ -48,15 +49,14 @@ class SearchPath:
         Raises:
             CsrError: naming the field and the limit, or what cannot be reached.
         """
-        try:
-            return await self._search(request, deadline)
-        except WrongOwner:
-            await self._directory.refresh()
-            return await self._search(request, deadline)
+        return await self._directory.answered(
+            request.collection, lambda record: self._search(record, request, deadline)
+        )
 
-    async def _search(self, request: search_pb2.SearchRequest, deadline: Deadline) -> search_pb2.SearchResponse:
+    async def _search(
+        self, record: CollectionRecord, request: search_pb2.SearchRequest, deadline: Deadline
+    ) -> search_pb2.SearchResponse:
         with _phase("resolve"):
-            record = await self._directory.collection(request.collection)
             plan = plan_search(request, record)
             placement = self._directory.placement
         with _phase("encode"):
@@ -74,10 +74,10 @@ class SearchPath:
             )
             answers = await self._servers.search(placement, query, deadline.remaining())
             self._directory.saw(record.collection_id, answers.positions)
-        hits = [
-            merge((response.results[row] for response in answers.responses), plan.sparse_n)
-            for row in range(codes.count)
-        ]
+        hits: list[list[Scored]] = []
+        for row in range(codes.count):
+            hits.append(merge((response.results[row] for response in answers.responses), plan.sparse_n))
+            await asyncio.sleep(0)  # 256 queries with 1,000 hits each must not hold up all other requests
         if plan.rerank and embeddings is not None:
             with _phase("rerank"):
                 hits = await self._reranked(record, plan, embeddings, hits)
@@ -88,6 +88,7 @@ class SearchPath:
                 payloads = await self._payloads(record, hits, response.receipt, deadline)
         for query_hits in hits:
             response.results.append(_hits_message(query_hits, payloads))
+            await asyncio.sleep(0)
         return response
 
     async def _encoded(
@@ -134,7 +135,8 @@ class SearchPath:
         deadline: Deadline,
     ) -> dict[str, str]:
         """Return the payloads of hits by id; none, and a mark in the receipt, when the store cannot be read."""
-        ids = sorted({hit.id for query_hits in hits for hit in query_hits})
+        uses = Counter(hit.id for query_hits in hits for hit in query_hits)
+        ids = sorted(uses)
         payloads: dict[str, str] = {}
         size = 0
         try:
@@ -142,14 +144,14 @@ class SearchPath:
                 for start in range(0, len(ids), _DOCUMENTS_PER_READ):
                     for document in await self._reader.get(record, ids[start : start + _DOCUMENTS_PER_READ]):
                         if document is not None:
-                            size += len(document.body.payload)
+                            size += len(document.body.payload) * uses[document.id]
                             payloads[document.id] = document.body.payload.decode()
                     if size > limits.RESPONSE_BYTES_MAX:
                         raise LimitExceeded(
-                            f"include_payloads: the payloads of {len(ids)} hits exceed the {limits.RESPONSE_BYTES_MAX} "
-                            f"bytes of an answer, ask for fewer hits at a time"
+                            f"include_payloads: the payloads of {uses.total()} hits exceed the "
+                            f"{limits.RESPONSE_BYTES_MAX} bytes of an answer, ask for fewer hits at a time"
                         )
-        except (StoreUnavailable, TimeoutError) as error:
+        except (StoreUnavailable, WrongState, TimeoutError) as error:  # down, or started without its data
             log.warning("hits go without payloads", reason=str(error) or "the store did not answer in time")
             receipt.payloads_missing = True
             return {}

@@ -53,7 +53,21 @@ class WritePath:
         Raises:
             CsrError: naming the field and the limit, or what cannot be reached.
         """
-        record = await self._directory.collection(request.collection)
+        return await self._directory.answered(
+            request.collection, lambda record: self._upsert(record, request, deadline)
+        )
+
+    async def delete(self, request: search_pb2.DeleteRequest) -> search_pb2.DeleteResponse:
+        """Delete documents by id.
+
+        Raises:
+            CsrError: naming the field and the limit, or what cannot be reached.
+        """
+        return await self._directory.answered(request.collection, lambda record: self._delete(record, request))
+
+    async def _upsert(
+        self, record: CollectionRecord, request: search_pb2.UpsertRequest, deadline: Deadline
+    ) -> search_pb2.UpsertResponse:
         upsert = check_upsert(request, record)
         inputs, embeddings, codes = await self._encoded(record, upsert, request.allow_truncation, deadline)
         writes = [
@@ -73,13 +87,7 @@ class WritePath:
         results, token = await self._write(record, writes, upsert.write_id)
         return search_pb2.UpsertResponse(results=results, token=token, write_id=upsert.write_id)
 
-    async def delete(self, request: search_pb2.DeleteRequest) -> search_pb2.DeleteResponse:
-        """Delete documents by id.
-
-        Raises:
-            CsrError: naming the field and the limit, or what cannot be reached.
-        """
-        record = await self._directory.collection(request.collection)
+    async def _delete(self, record: CollectionRecord, request: search_pb2.DeleteRequest) -> search_pb2.DeleteResponse:
         delete = check_delete(request, record)
         writes = [
             DocumentWrite(id, version, deleted=True, body=None, input_digest=_DELETION_DIGEST)

@@ -9,7 +9,7 @@ from services.index.store.catalog import CollectionRecord
 from services.index.store.connection import store_errors
 from services.index.store.entry import DocumentBody, StoredRecord, decode_body
 from services.index.store.keys import partition_keys, partition_of
-from services.index.store.meta import FIELDS, parse_meta
+from services.index.store.meta import FIELDS, PartitionMeta, parse_meta
 from services.runtime.errors import WrongState
 
 
@@ -51,6 +51,7 @@ class DocumentReader:
 
         Raises:
             CorruptRecord: a record fails its checksum.
+            WrongState: the collection was deleted meanwhile.
             StoreUnavailable: Redis does not answer.
         """
         by_partition: dict[int, list[str]] = {}
@@ -59,10 +60,14 @@ class DocumentReader:
         with store_errors(f"read documents of {record.name!r}"):
             async with self._redis.pipeline(transaction=False) as reads:
                 for partition, members in by_partition.items():
-                    reads.hmget(partition_keys(record.collection_id, partition).docs, members)
+                    keys = partition_keys(record.collection_id, partition)
+                    reads.hmget(keys.docs, members)
+                    reads.hmget(keys.meta, FIELDS)  # after the documents: without it they are missing, not absent
                 replies = await reads.execute()
+        for values in replies[1::2]:
+            _check_open(record, parse_meta(values))
         found: dict[str, StoredDocument] = {}
-        for members, values in zip(by_partition.values(), replies, strict=True):
+        for members, values in zip(by_partition.values(), replies[::2], strict=True):
             for id, raw in zip(members, values, strict=True):
                 stored = None if raw is None else StoredRecord.parse(id, raw)
                 if stored is not None and not stored.deleted:
@@ -83,8 +88,12 @@ class DocumentReader:
                 replies = await reads.execute()
         heads = []
         for partition, values in enumerate(replies):
-            meta = parse_meta(values)
-            if meta is None or meta.state == "closed":
-                raise WrongState(f"collection {record.name!r} ({record.collection_id}) was deleted")
+            meta = _check_open(record, parse_meta(values))
             heads.append(PartitionHead(partition, meta.lsn, meta.documents, meta.digest.hex(), meta.term))
         return heads
+
+
+def _check_open(record: CollectionRecord, meta: PartitionMeta | None) -> PartitionMeta:
+    if meta is None or meta.state == "closed":
+        raise WrongState(f"collection {record.name!r} ({record.collection_id}) was deleted")
+    return meta
