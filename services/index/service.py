@@ -66,15 +66,16 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
         published = await self._visible(collection, index, partitions, wanted, deadline)
         results = await self._lanes.search(index, published, codes, options, partitions, deadline)
         metrics.counter(metrics.INDEX_QUERIES).inc(len(codes))
-        return shard_pb2.SearchPartitionsResponse(
-            results=[
-                shard_pb2.ShardHits(ids=[id for id, _ in hits], scores=[score for _, score in hits]) for hits in results
-            ],
+        response = shard_pb2.SearchPartitionsResponse(
             positions=[
                 search_pb2.PartitionPosition(partition=partition, lsn=published.positions[partition])
                 for partition in sorted(partitions)
             ],
         )
+        for hits in results:
+            response.results.add(ids=[id for id, _ in hits], scores=[score for _, score in hits])
+            await asyncio.sleep(0)  # 256 queries with 1,000 hits each must not hold up all other requests
+        return response
 
     async def GetShardStatus(  # noqa: N802 - the name comes from the proto
         self, request: shard_pb2.GetShardStatusRequest, context: Context

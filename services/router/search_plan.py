@@ -62,8 +62,8 @@ def plan_search(request: search_pb2.SearchRequest, record: CollectionRecord) -> 
     queries = _checked_queries(request, record)
     check_number("top_n", request.top_n, limits.TOP_N_MAX)
     min_score = request.min_score if request.HasField("min_score") else None
-    if min_score is not None and math.isnan(min_score):
-        raise InvalidRequest("min_score: NaN, must be a number")
+    if min_score is not None and not math.isfinite(min_score):
+        raise InvalidRequest(f"min_score: {min_score}, must be finite")
     _check_rerank(request, queries, record)
     k_query, k_docs = _active_latents(request, record)
     positions = token_positions(request.token, record)

@@ -23,7 +23,7 @@ def token_positions(token: search_pb2.Token, record: CollectionRecord) -> dict[i
 
     Raises:
         WrongState: the token belongs to another collection, such as a deleted one of the same name.
-        InvalidRequest: a partition that the collection does not have.
+        InvalidRequest: a partition that the collection does not have, or more positions than partitions.
     """
     if not token.collection_id and not token.positions:
         return {}
@@ -31,6 +31,10 @@ def token_positions(token: search_pb2.Token, record: CollectionRecord) -> dict[i
         raise WrongState(
             f"token.collection_id: {token.collection_id[:40] or 'none'}, collection {record.name!r} now has "
             f"{record.collection_id}"
+        )
+    if len(token.positions) > record.partitions:
+        raise InvalidRequest(
+            f"token.positions: {len(token.positions)}, the collection has {record.partitions} partitions"
         )
     for position in token.positions:
         if position.partition >= record.partitions:
