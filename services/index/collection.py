@@ -156,7 +156,7 @@ class CollectionIndex:
         """Forget partitions and free their documents."""
         self._withdraw(partitions)
         gone = {partition: self.held.pop(partition).state for partition in partitions}
-        await self._change((), lambda: {partition: dict.fromkeys(state.live) for partition, state in gone.items()})
+        await self._change((), lambda: {partition: state.clear() for partition, state in gone.items()})
         self._publish(())
 
     async def _change(self, partitions: Iterable[int], change: Callable[[], Mapping[int, Changes]]) -> None:

@@ -58,8 +58,7 @@ class Partition:
 
         Every loaded document is in the result, known or not: a reload repairs whatever was wrong.
         """
-        changes: Changes = dict.fromkeys(self.live)
-        self.live, self.tombstones = {}, {}
+        changes = self.clear()
         for id, record in load.records.items():
             if record.deleted:
                 self.tombstones[id] = record.version
@@ -67,4 +66,13 @@ class Partition:
                 self.live[id] = record.version
                 changes[id] = record.body
         self.tail, self.state_digest = load.tail, load.digest
+        return changes
+
+    def clear(self) -> Changes:
+        """Forget all documents; return what makes an engine forget them, too.
+
+        That includes those that were deleted: an engine never learnt of it if that very change failed.
+        """
+        changes: Changes = dict.fromkeys([*self.live, *self.tombstones])
+        self.live, self.tombstones, self.state_digest = {}, {}, EMPTY_STATE_DIGEST
         return changes
