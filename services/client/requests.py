@@ -193,9 +193,8 @@ def _code_batch(codes: Codes, rows: slice) -> vector_pb2.CodeBatch:
     if latents.size and not 0 <= latents.min() <= latents.max() < limits.HIDDEN_DIM_MAX:
         raise InvalidRequest(f"codes: latents lie in 0..{limits.HIDDEN_DIM_MAX - 1}")
     # Everything that is not padding crosses the wire, so that the server judges wrong weights, not this function.
-    ends = weights.shape[1] - np.argmax(weights[:, ::-1] != 0, axis=1) if weights.size else np.zeros(0, np.int64)
-    lengths = np.where((weights != 0).any(axis=1), ends, 0)
-    listed = np.arange(weights.shape[1]) < lengths[:, None]
+    listed = np.cumsum(weights[:, ::-1] != 0, axis=1)[:, ::-1] > 0
+    lengths = listed.sum(axis=1)
     ragged = RaggedCodes(
         lengths.astype(np.uint16), latents[listed].astype(np.uint16), weights[listed].astype(np.float32)
     )
