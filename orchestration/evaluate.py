@@ -168,8 +168,8 @@ def sparse_neighbours(index: SparseIndex, asked: Codes[Any], k: int, top_n: int)
 def exactness(found: Rows, stored: Codes[Any], asked: Codes[Any], k: int, hidden_dim: int) -> float:
     """Return the share of places in `found` that plain brute force over the same codes fills alike, 0 … 1.
 
-    Brute force follows the definition of the score, DESIGN §5: Σ q̂·d̂ / √(Σq̂² · Σd̂²), in float64, where sums of these
-    integers are exact in any order; then score descending, row ascending, positive scores only.
+    Brute force follows the definition of the score in docs/architecture.md, Σ q̂·d̂ / √(Σq̂² · Σd̂²), in float64, where
+    sums of these integers are exact in any order; then score descending, row ascending, positive scores only.
 
     Args:
         found: [m, top_n], the index's answers to the first m queries.
