@@ -78,7 +78,7 @@ def _run(settings: Settings, stack: Stack, ray_address: str) -> None:
         out.print(promotion_table(trial))
         out.print(verdict(trial))
     with _chapter("4. The stack: Redis, encoder replicas, index servers, router"):
-        stack.up(step, backbone=backbone_folder(settings))
+        stack.up(step, backbone=lambda: backbone_folder(settings))
     with _chapter("5. Documents in, over gRPC"), client() as router:
         token = _index(router, settings, splits["train"])
     with _chapter("6. Searches, over gRPC"), client() as router:

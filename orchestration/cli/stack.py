@@ -32,7 +32,7 @@ def up() -> None:
     loaded = settings()
     stack = Stack(loaded)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: with nothing left running
-    stack.up(step, backbone=backbone_folder(loaded))
+    stack.up(step, backbone=lambda: backbone_folder(loaded))
     where = f"{loaded.router.host}:{loaded.router.port}"
     out.print(f"The stack serves on {where}; `csr status` shows it, `csr down` ends it.")
 

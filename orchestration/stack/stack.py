@@ -55,13 +55,16 @@ class Stack:
         self.folder = settings.data_dir / "stack"
         self.state_path = self.folder / "stack.json"
 
-    def up(self, report: Report, only: Sequence[str] | None = None, backbone: Path | None = None) -> None:
+    def up(
+        self, report: Report, only: Sequence[str] | None = None, backbone: Callable[[], Path | None] = lambda: None
+    ) -> None:
         """Start what does not run yet and wait until all of it serves.
 
         Args:
             report: Called with one line per step.
             only: Names of the processes to start; None for all. Used to start Ray ahead of the rest.
-            backbone: Folder of the text backbone for the encoder; None: the encoder takes embeddings only.
+            backbone: Finds the folder of the text backbone, once the encoder is about to start; None when the encoder
+                is to take embeddings only.
 
         Raises:
             StackError: something is in the way; nothing that this call started is left running.
@@ -75,7 +78,9 @@ class Stack:
         wanted = [part for part in self._components() if only is None or part.name in only]
         missing = [part for part in wanted if part.name not in alive]
         self._check(missing, state)
-        environment = common_environment(self.settings) | ({"CSR_ENCODER__BACKBONE": str(backbone)} if backbone else {})
+        environment = common_environment(self.settings)
+        if any(part.name == "encoder" for part in missing) and (folder := backbone()):
+            environment["CSR_ENCODER__BACKBONE"] = str(folder)
         started: list[ProcessRecord] = []
         try:
             for part in missing:
@@ -91,7 +96,7 @@ class Stack:
                     write_state(self.state_path, state)
                 if part.name in ("redis", "ray"):
                     self._await_ready([(part, record)])
-            self._await_ready([(part, record) for part in missing for record in started if record.name == part.name])
+            self._await_ready(list(zip(missing, started, strict=True)))
         except BaseException:
             with interrupts_deferred():
                 self._stop(started)
@@ -138,9 +143,6 @@ class Stack:
             raise StackError(str(error)) from None
 
     def _check(self, missing: Sequence[Component], state: StackState) -> None:
-        names = {part.name for part in missing}
-        if "encoder" in names:
-            self._check_model()
         if not starts_redis(self.settings):
             self._check_redis()
         for part in missing:
@@ -148,6 +150,8 @@ class Stack:
                 continue
             for port in part.ports:
                 _check_free(part.name, port)
+        if any(part.name == "encoder" for part in missing):
+            self._check_model()  # last, because it takes seconds
 
     def _check_model(self) -> None:
         from orchestration.registry import Registry  # imports torch and MLflow, which `csr status` need not wait for

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from services.runtime.settings import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_SECONDS_MAX = 240.0
 INDEX_SERVERS = 2
+
+
+Finished = subprocess.CompletedProcess[str]
 
 
 class LocalStack:
@@ -62,26 +65,20 @@ class LocalStack:
             "CSR_STACK__RAY_DASHBOARD_PORT": str(port + 11),
         }
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start a `csr` command."""
+    def start(self, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
+        """Start a `csr` command; `variables` go on top of its environment."""
         return subprocess.Popen(
             [sys.executable, "-m", "orchestration.cli", *arguments],
             cwd=ROOT,
-            env=self.environment,
+            env=self.environment | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def csr(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def csr(self, *arguments: str, **variables: str) -> Finished:
         """Run a `csr` command to its end, whatever that is."""
-        command = self.start(*arguments)
-        try:
-            output, errors = command.communicate(timeout=COMMAND_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            command.kill()
-            raise
-        return subprocess.CompletedProcess(arguments, command.returncode, output, errors)
+        return finish(self.start(*arguments, **variables))
 
     def up(self) -> None:
         """`csr up`, which must succeed."""
@@ -125,7 +122,17 @@ class LocalStack:
         return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-2000:]}" for log in logs)
 
 
-def survivors(records: tuple[ProcessRecord, ...]) -> list[str]:
+def finish(command: "subprocess.Popen[str]", seconds: float = COMMAND_SECONDS_MAX) -> Finished:
+    """Wait for a command to end, and return how it did."""
+    try:
+        output, errors = command.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        command.kill()
+        raise
+    return subprocess.CompletedProcess(command.args, command.returncode, output, errors)
+
+
+def survivors(records: Iterable[ProcessRecord]) -> list[str]:
     """Return the command lines of recorded processes, and of processes in their sessions, that still run."""
     sessions = {record.pid for record in records}
     found = []
