@@ -165,7 +165,6 @@ BAD: list[tuple[Message, type[errors.CsrError], str]] = [
     (upsert_codes([1, 2], [2, -1]), errors.InvalidVector, "codes[1][1]: latent 2, weight -1.0: weights are positive"),
     (upsert_codes([1, 2], [0, 1]), errors.InvalidVector, "weights are positive"),
     (upsert_codes([1, 2], [1, 2]), errors.InvalidVector, "codes[1][1]: latent 2, weight 2.0: weights descend"),
-    (upsert_codes([2, 1], [1, 1]), errors.InvalidVector, "equal weights are listed by latent ascending"),
     (upsert_codes(list(range(9)), [1] * 9), errors.LimitExceeded, "codes[1]: 9 active latents, at most 8"),
     (upsert(codes=batch([[1]], [[1]], "cd" * 16)), errors.FingerprintMismatch, f"codes.fingerprint: {'cd' * 16}"),
     (upsert(codes=batch([[1]], [[1]], "")), errors.FingerprintMismatch, "codes.fingerprint: none"),
