@@ -30,7 +30,7 @@ def train_with_progress(
 
         def show(progress: TrainingProgress) -> None:
             described = {"starting": "starting workers", "training": "training (epochs)", "registering": "registering"}
-            wanted = ("loss", "dead_share", "rows_per_second")
+            wanted = ("total", "dead_share", "rows_per_second")
             detail = "  ".join(f"{name} {progress.metrics[name]:,.3g}" for name in wanted if name in progress.metrics)
             bar.update(
                 task,
