@@ -167,6 +167,7 @@ class AsyncClient:
         self, collection: str, ids: Sequence[str], *, include_embeddings: bool = False, include_codes: bool = False
     ) -> Documents:
         """Read up to 1,000 documents by id."""
+        requests.check_texts("ids", ids)
         request = search_pb2.GetRequest(
             collection=collection, ids=ids, include_embeddings=include_embeddings, include_codes=include_codes
         )

@@ -36,7 +36,15 @@ def create_collection_request(
     partitions: int,
     versioning: Versioning,
 ) -> control_pb2.CreateCollectionRequest:
-    """Return the request; see control.proto for what 0 and empty mean."""
+    """Return the request; see control.proto for what 0 and empty mean.
+
+    Raises:
+        InvalidRequest: a kind or versioning that there is not, or a number below 0.
+    """
+    for field, value, known in (("kind", kind, _KIND), ("versioning", versioning, _VERSIONING)):
+        if value not in known:
+            raise InvalidRequest(f"{field}: {value!r}, one of {', '.join(known)} is needed")
+    _check_numbers(model_version=model_version, hidden_dim=hidden_dim, k_max=k_max, partitions=partitions)
     return control_pb2.CreateCollectionRequest(
         name=name,
         kind=_KIND[kind],
@@ -64,8 +72,11 @@ def upsert_requests(
     Their write ids follow from write_id and their position, so the same arguments make the same requests.
 
     Raises:
-        InvalidRequest: no ids, lists of other lengths, not exactly one form of vectors, or a payload that is not JSON.
+        InvalidRequest: no ids, lists of other lengths, not exactly one form of vectors, something that is no text,
+            a version out of range, or a payload that is not JSON.
     """
+    check_texts("ids", ids)
+    _check_versions(versions)
     vectors = _one_form(embeddings, texts, codes)
     lengths = {"vectors": _count(vectors), "payloads": _length(payloads), "versions": _length(versions)}
     for name, length in lengths.items():
@@ -93,8 +104,10 @@ def delete_requests(
     """Yield requests that keep to the limits of one message; see upsert_requests.
 
     Raises:
-        InvalidRequest: no ids, or not one version per id.
+        InvalidRequest: no ids or something that is no text, or not one version per id.
     """
+    check_texts("ids", ids)
+    _check_versions(versions)
     if len(ids) == 0:
         raise InvalidRequest("ids: empty, at least one is needed")
     if versions is not None and len(versions) != len(ids):
@@ -127,8 +140,9 @@ def search_request(
     """Return the request; see search.proto for what 0 means.
 
     Raises:
-        InvalidRequest: not exactly one form of queries.
+        InvalidRequest: not exactly one form of queries, or a number below 0.
     """
+    _check_numbers(top_n=top_n, k=k, k_query=k_query, k_docs=k_docs, rerank=rerank)
     request = search_pb2.SearchRequest(
         collection=collection,
         top_n=top_n,
@@ -162,6 +176,35 @@ def batch_slices(sizes: Sequence[int]) -> Iterator[slice]:
         yield slice(start, len(sizes))
 
 
+def check_texts(field: str, texts: Sequence[str]) -> None:
+    """Check ids or texts before they are sent: a str by itself is a sequence of str, too, but never meant as one.
+
+    Raises:
+        InvalidRequest: naming the first that is no text.
+    """
+    if isinstance(texts, str):
+        raise InvalidRequest(f"{field}: one str, a list of them is needed")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidRequest(f"{field}[{position}]: {type(text).__name__}, str is needed")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"{field}[{position}]: {text!a:.80} is not valid Unicode") from None
+
+
+def _check_numbers(**numbers: int) -> None:
+    for field, number in numbers.items():
+        if not isinstance(number, int | np.integer) or not 0 <= number < 1 << 32:
+            raise InvalidRequest(f"{field}: {number}, a whole number from 0 to 2^32 - 1 is needed")
+
+
+def _check_versions(versions: Sequence[int] | None) -> None:
+    for position, version in enumerate(() if versions is None else versions):
+        if not isinstance(version, int | np.integer) or not 0 <= version < 1 << 64:
+            raise InvalidRequest(f"versions[{position}]: {version}, 1..{limits.VERSION_MAX} is needed")
+
+
 Vectors = Floats | Sequence[str] | Codes
 
 
@@ -170,11 +213,15 @@ def _one_form(embeddings: Floats | None, texts: Sequence[str] | None, codes: Cod
     vectors = [value for value in given.values() if value is not None]
     if len(vectors) != 1:
         raise InvalidRequest(f"{', '.join(given)}: exactly one of them is needed, not {len(vectors)}")
+    if texts is not None:
+        check_texts("texts", texts)
     if embeddings is not None and embeddings.ndim != 2:
         raise InvalidRequest(f"embeddings: shape {list(embeddings.shape)}, [n, d] is needed")
     if codes is not None and (codes.latents.ndim != 2 or codes.latents.shape != codes.weights.shape):
         shapes = f"{list(codes.latents.shape)} and {list(codes.weights.shape)}"
         raise InvalidRequest(f"codes: latents and weights have shapes {shapes}, [n, k] for both is needed")
+    if codes is not None and codes.latents.dtype.kind not in "iu":
+        raise InvalidRequest(f"codes: latents are {codes.latents.dtype}, integers are needed")
     return vectors[0]
 
 
