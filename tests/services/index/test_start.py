@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 
 from services.runtime.redis_binary import find_redis_server
 from tests.services.index.world import World, place, random_code, search
-from tests.support.index_server import ROOT, IndexServerProcess
+from tests.support.index_server import IndexServerProcess
 from tests.support.redis_server import RedisServer, free_port
+from tests.support.service_process import ROOT
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
