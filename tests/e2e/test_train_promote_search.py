@@ -172,7 +172,7 @@ def test_answers_to_local_codes_are_those_of_brute_force(
 def test_codes_of_another_model_are_refused(client: Client, champion: Champion, queries: np.ndarray) -> None:
     """Codes of another model would be scored against latents that mean something else."""
     codes = champion.adapter.encode(queries, 8)
-    with pytest.raises(FingerprintMismatch, match="codes.fingerprint") as caught:
+    with pytest.raises(FingerprintMismatch, match=r"codes\.fingerprint") as caught:
         client.search(COLLECTION, codes=Codes(codes.latents, codes.weights, "ab" * 16))
     assert caught.value.__cause__.code() is grpc.StatusCode.FAILED_PRECONDITION
 

@@ -1,4 +1,4 @@
-"""Search as docs/architecture.md defines it, in plain Python over dicts: slow, short, and sharing no code with the index."""
+"""Search as docs/architecture.md defines it, in plain Python: slow, short, and sharing no code with the index."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
