@@ -59,6 +59,7 @@ class LocalStack:
             "CSR_INDEX__METRICS_PORT": str(self.index_metrics_port),
             "CSR_ENCODER__PORT": str(self.encoder_port),
             "CSR_ENCODER__HTTP_PORT": str(port + 8),
+            "CSR_ENCODER__REPLICAS": "1",
             "CSR_STACK__INDEX_SERVERS": str(INDEX_SERVERS),
             "CSR_STACK__RAY_PORT": str(port + 9),
             "CSR_STACK__RAY_METRICS_PORT": str(port + 10),
