@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["deployment", "ray_cluster"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay together when two processes share them: those on the one Ray cluster, else a file's."""
+    for item in items:
+        on_ray = "ray_cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def champion(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> "Champion":
     """The session's one trained and promoted model."""
