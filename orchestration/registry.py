@@ -1,5 +1,6 @@
 """Model versions in MLflow's registry: which exist, what aliases name them, and their verified files."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from csr_model.errors import ArtifactError
 from orchestration.data.cache import build_once
 from orchestration.mlflow_access import mlflow_errors, open_client
 from services.encoder.registry import FINGERPRINT_TAG
-from services.runtime.errors import CorruptRecord, RegistryUnavailable, UnknownVersion
+from services.runtime.errors import CorruptRecord, RegistryUnavailable, UnknownVersion, WrongState
 from services.runtime.settings import Settings
 
 BACKBONE_TAG: Final = "csr.backbone"
@@ -28,6 +29,7 @@ CHAMPION: Final = "champion"
 """Alias of the version that should serve; moved by promotion only."""
 
 _ARTIFACT_PATH: Final = "adapter"
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ModelVersionInfo:
     Attributes:
         name: Registered model.
         version: Number, from 1.
-        fingerprint: Of the adapter; checked against the files on download.
+        fingerprint: Of the adapter; checked against the files on download. Empty when the version has no such tag.
         run_id: Training run that made it.
         source: Where MLflow keeps the adapter folder.
         tags: All tags of the version.
@@ -91,7 +93,10 @@ class Registry:
             tags[BACKBONE_TAG] = adapter.manifest.backbone
         tags |= {f"{METRIC_TAG_PREFIX}{key}": f"{value:.6g}" for key, value in adapter.manifest.metrics.items()}
         with mlflow_errors(self.uri):
-            self.client.log_artifacts(run_id, str(folder), _ARTIFACT_PATH)
+            try:
+                self.client.log_artifacts(run_id, str(folder), _ARTIFACT_PATH)
+            except OSError as error:  # a full disk, or an artifact store that answers with an error
+                raise RegistryUnavailable(f"cannot store the adapter under run {run_id}: {error}") from error
             try:
                 self.client.create_registered_model(name)
             except MlflowException as error:
@@ -152,6 +157,7 @@ class Registry:
         Folders are kept by fingerprint in the cache and never change; two processes may download at once.
 
         Raises:
+            WrongState: The version was registered without a fingerprint, so nobody can tell what its files should be.
             CorruptRecord: The files are gone, or are not the adapter that was registered.
         """
         return self._verified(info)[0]
@@ -162,6 +168,10 @@ class Registry:
 
     def _verified(self, info: ModelVersionInfo) -> tuple[Path, CSRAdapter]:
         what = f"{info.name} version {info.version}"
+        if not _FINGERPRINT.fullmatch(info.fingerprint):  # which names a folder below
+            raise WrongState(
+                f"{what}: its tag {FINGERPRINT_TAG} is missing or no fingerprint; register it by `csr train`"
+            )
         cached = build_once(self._cache / info.fingerprint, lambda folder: self._fetch(info, folder))
         folder = cached / _ARTIFACT_PATH
         try:

@@ -35,10 +35,13 @@ from orchestration.train_worker import (
     RankTask,
     train_on_rank,
 )
-from services.runtime.errors import RegistryUnavailable
+from services.runtime import limits
+from services.runtime.errors import InvalidRequest, RegistryUnavailable
 from services.runtime.settings import Settings, TrainingSettings
 
 _POLL_SECONDS: Final = 0.5
+_NAME_IN_JOB: Final = 48
+"""Characters of the model's name in the job's, which is the name of a folder, too."""
 
 
 class TrainingFailed(Exception):
@@ -98,15 +101,17 @@ def train(
         on_progress: Called about twice a second.
 
     Raises:
-        CSRModelError: Data or configuration cannot be used; found before anything is started.
-        RegistryUnavailable, RayUnavailable: MLflow or Ray cannot be reached.
+        CSRModelError, InvalidRequest: Data, configuration or name cannot be used; found before anything is started.
+        RegistryUnavailable, RayUnavailable: MLflow or Ray cannot be reached. Where MLflow goes away while the workers
+            train, the adapter is kept and the message says where.
         TrainingFailed: The workers failed for good.
     """
     name = model_name or settings.registry.model
+    _check_name(name)
     config = config or automatic_config(data, settings.training.workers)
     _check(config, data, settings.training.workers)
     registry = Registry.open(settings)
-    job = f"{name}-{uuid4().hex[:12]}"  # Ray Train takes a name that it knows for a run to resume
+    job = f"{name[:_NAME_IN_JOB]}-{uuid4().hex[:12]}"  # Ray Train takes a name that it knows for a run to resume
     params = dataclasses.asdict(config) | {"rows": len(data.embeddings), "workers": settings.training.workers}
     tags = {DATA_TAG: data.digest, BACKBONE_TAG: backbone or ""}
     with (
@@ -135,6 +140,13 @@ def automatic_config(data: EmbeddedSplit, workers: int, **chosen: object) -> CSR
     return dataclasses.replace(config, batch_size=max(1, config.batch_size // workers) * workers)
 
 
+def _check_name(name: str) -> None:
+    """Raise here what MLflow and the encoder would say of a name once all the training is done."""
+    size = len(name.encode())
+    if not name.strip() or set(name) & set("/:") or size > limits.MODEL_NAME_BYTES_MAX:
+        raise InvalidRequest(f"model: {name!r}, 1..{limits.MODEL_NAME_BYTES_MAX} bytes without '/' and ':' are needed")
+
+
 def _check(config: CSRConfig, data: EmbeddedSplit, workers: int) -> None:
     """Raise here what every rank would raise after a slow start and several restarts."""
     if config.batch_size % workers:
@@ -144,7 +156,7 @@ def _check(config: CSRConfig, data: EmbeddedSplit, workers: int) -> None:
 
 @contextmanager
 def _job_folder(folder: Path) -> Iterator[Path]:
-    """Hold data and checkpoints of one job; kept only when its workers fail, so that one can look."""
+    """Hold data and checkpoints of one job; kept when its workers fail or their adapter finds no registry."""
     folder.mkdir(parents=True)
     keep = False
     try:
@@ -152,6 +164,12 @@ def _job_folder(folder: Path) -> Iterator[Path]:
     except TrainingFailed as error:
         keep = True
         raise TrainingFailed(f"{error} (data and checkpoints are in {folder})") from error
+    except RegistryUnavailable as error:
+        trained = sorted(folder.rglob(ADAPTER_FOLDER))  # in the last checkpoint only
+        if not trained:
+            raise
+        keep = True
+        raise RegistryUnavailable(f"{error} (the trained adapter is in {trained[-1]})") from error
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from orchestration.data.split import EmbeddedSplit
 from orchestration.mlflow_access import open_client
 from orchestration.registry import CHALLENGER, CHAMPION, Registry
 from orchestration.tracking import training_run
-from services.runtime.errors import CorruptRecord, RegistryUnavailable, UnknownVersion
+from services.runtime.errors import CorruptRecord, RegistryUnavailable, UnknownVersion, WrongState
 from services.runtime.settings import Settings
 from tests.orchestration.conftest import Register, make_config
 
@@ -124,6 +124,17 @@ def test_another_adapter_under_the_same_version_is_refused(
     registry.tag(info, {"csr.fingerprint": "0" * 32})
     with pytest.raises(CorruptRecord, match=adapters[1].fingerprint):
         registry.download(registry.resolve("swapped", 1))
+
+
+@pytest.mark.parametrize("fingerprint", ["", "../elsewhere"])
+def test_a_version_without_a_fingerprint_is_refused(
+    registry: Registry, register: Register, adapters: list[CSRAdapter], fingerprint: str
+) -> None:
+    """A version registered by hand would be taken from, or written to, whatever folder its tag names."""
+    info = register("untagged", adapters[0])
+    registry.tag(info, {"csr.fingerprint": fingerprint})
+    with pytest.raises(WrongState, match=r"untagged version \d: its tag csr\.fingerprint is missing or no fingerprint"):
+        registry.download(registry.resolve("untagged", info.version))
 
 
 def test_files_that_are_gone_are_named(

@@ -17,12 +17,13 @@ import pytest
 import ray
 from ray._private.authentication_test_utils import reset_auth_token_state
 
-from csr_model import InvalidConfig, InvalidTrainingData, fit
+from csr_model import CSRAdapter, InvalidConfig, InvalidTrainingData, fit
 from orchestration.data.split import EmbeddedSplit
 from orchestration.ray_session import RayUnavailable
 from orchestration.registry import CHALLENGER, Registry
 from orchestration.train_job import TrainingFailed, TrainingProgress, automatic_config, train
-from services.runtime.settings import Settings
+from services.runtime.errors import InvalidRequest, RegistryUnavailable
+from services.runtime.settings import RegistrySettings, Settings
 from tests.orchestration.conftest import make_config
 from tests.support.ray_cluster import RayCluster
 
@@ -131,6 +132,25 @@ def test_workers_that_keep_dying_fail_the_run_with_one_line(
     assert registry.find("failing", CHALLENGER) is None
 
 
+def test_a_registry_that_goes_away_does_not_cost_the_trained_adapter(
+    cluster: RayCluster, settings: Settings, split: EmbeddedSplit, tmp_path: Path
+) -> None:
+    """Hours of training would be deleted because MLflow's disk was full for a minute."""
+    own = settings.model_copy(
+        update={"data_dir": tmp_path, "registry": RegistrySettings(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")}
+    )
+
+    def break_the_store(progress: TrainingProgress) -> None:
+        if progress.phase == "registering":
+            (tmp_path / "mlflow-artifacts").write_text("in the way")
+
+    with pytest.raises(RegistryUnavailable, match="the trained adapter is in") as caught:
+        train(own, split, make_config(), "kept", on_progress=break_the_store)
+    kept = re.search(r"adapter is in (\S+)\)", str(caught.value))
+    assert kept is not None
+    CSRAdapter.load(kept[1]).verify_parity()
+
+
 def test_ctrl_c_ends_everything_that_training_started(settings: Settings, registry: Registry) -> None:
     """A cluster would stay behind on the user's machine, and MLflow would show a run that never ends."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
@@ -178,6 +198,9 @@ def test_unusable_data_or_settings_are_refused_before_anything_starts(settings: 
         train(settings, split, make_config(batch_size=63), "refused")
     with pytest.raises(InvalidTrainingData, match="labels are missing"):
         train(settings, replace(split, labels=None), make_config(gamma=1.0), "refused")
+    for name in ("a/b", "../refused", "a:b", " ", "x" * 251):
+        with pytest.raises(InvalidRequest, match="model: "):
+            train(settings, split, make_config(), name)
     assert not ray.is_initialized()
 
 
