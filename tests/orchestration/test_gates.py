@@ -101,6 +101,12 @@ def test_sets_without_labels_are_judged_on_neighbours_alone() -> None:
     assert [gate.name for gate in judge(bare)] == ["parity", "index_exactness", "recall_reranked", "dead_share"]
 
 
+def test_an_adapter_trained_with_labels_is_judged_without_them_too() -> None:
+    """A collapsed adapter would pass unseen where neither its labels nor its neighbours are looked at."""
+    lost = evaluation(level(32, one_nn=None, recall_reranked=0.3), dense_one_nn=None, supervised=True)
+    assert failed(lost) == ["recall_reranked.k32"]
+
+
 def test_a_challenger_may_lose_a_little_to_the_champion_but_no_more() -> None:
     """Quality would drift down promotion by promotion, or noise would block every one."""
     champion = evaluation(level(16), level(32))
