@@ -8,11 +8,12 @@ from typing import Final, Literal, TypeAlias
 
 from mlflow.entities import Metric
 
+from csr_model.errors import CSRModelError
 from orchestration.evaluate import Evaluation
 from orchestration.gates import GateResult, judge
 from orchestration.mlflow_access import mlflow_errors
 from orchestration.registry import CHALLENGER, CHAMPION, ModelVersionInfo, Registry
-from services.runtime.errors import AliasMoved, FingerprintMismatch, InvalidRequest
+from services.runtime.errors import AliasMoved, CorruptRecord, FingerprintMismatch, InvalidRequest, WrongState
 
 GATES_TAG: Final = "csr.gates"
 """`passed`, `failed` or `forced`; what the version's last trial came to."""
@@ -81,6 +82,7 @@ def promote(
         UnknownVersion: No such version.
         InvalidRequest: The reason is empty.
         FingerprintMismatch: `evaluate` judged another adapter than the registered one.
+        WrongState: the champion cannot be measured, so nothing can be compared with it; the message says what to do.
         AliasMoved: Somebody else moved `champion` meanwhile; nothing was moved.
     """
     if force_reason is not None and not force_reason.strip():
@@ -89,7 +91,7 @@ def promote(
     current = registry.find(name, CHAMPION)
     champion = current if current is not None and current.version != version.version else None
     evaluation = _evaluated(evaluate, version)
-    gates = judge(evaluation, None if champion is None else _evaluated(evaluate, champion))
+    gates = judge(evaluation, None if champion is None else _champion_evaluated(evaluate, champion))
     passed = all(gate.passed for gate in gates)
     _record(registry, version, evaluation, gates, _verdict(gates, champion, passed, force_reason))
     if current is not None and champion is None:
@@ -122,6 +124,16 @@ def _evaluated(evaluate: Evaluate, version: ModelVersionInfo) -> Evaluation:
             f"but the adapter that was evaluated has {evaluation.fingerprint}"
         )
     return evaluation
+
+
+def _champion_evaluated(evaluate: Evaluate, champion: ModelVersionInfo) -> Evaluation:
+    try:
+        return _evaluated(evaluate, champion)
+    except (CorruptRecord, WrongState, CSRModelError) as error:  # files gone, or made for other embeddings
+        raise WrongState(
+            f"the champion, version {champion.version}, cannot be measured on these data ({error}); to promote "
+            f"without comparing, delete the alias {CHAMPION} of {champion.name} in MLflow first"
+        ) from error
 
 
 def _record(

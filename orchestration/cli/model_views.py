@@ -74,7 +74,7 @@ def promotion_table(promotion: Promotion) -> Table:
     for gate in promotion.gates:
         result = "[green]passed[/green]" if gate.passed else "[red]failed[/red]"
         level = "" if gate.k is None else str(gate.k)
-        table.add_row(gate.name, level, f"{gate.value:.3f}", f"{gate.rule} {gate.threshold:.3f}", result)
+        table.add_row(gate.name, level, f"{gate.value:.4g}", gate.needed, result)
     return table
 
 

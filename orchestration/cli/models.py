@@ -95,5 +95,5 @@ def promote(
     else:
         out.print(promotion_table(promotion))
         out.print(verdict(promotion))
-    if promotion.outcome == "refused":
+    if not promotion.passed and promotion.outcome != "forced":  # also of a version that is champion already
         raise typer.Exit(GATE_FAILED)

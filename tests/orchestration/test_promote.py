@@ -9,7 +9,14 @@ from csr_model import CSRAdapter
 from orchestration.evaluate import Evaluation
 from orchestration.promote import promote
 from orchestration.registry import CHALLENGER, CHAMPION, ModelVersionInfo, Registry
-from services.runtime.errors import AliasMoved, FingerprintMismatch, InvalidRequest, UnknownVersion
+from services.runtime.errors import (
+    AliasMoved,
+    CorruptRecord,
+    FingerprintMismatch,
+    InvalidRequest,
+    UnknownVersion,
+    WrongState,
+)
 from tests.orchestration.conftest import Register
 from tests.orchestration.test_gates import evaluation, level
 
@@ -134,6 +141,20 @@ def test_an_evaluation_of_another_adapter_counts_for_nothing(registry: Registry,
     with pytest.raises(FingerprintMismatch):
         promote(registry, two_versions, lambda version: GOOD)
     assert registry.find(two_versions, CHAMPION) is None
+
+
+def test_a_champion_that_cannot_be_measured_is_named_with_the_way_out(registry: Registry, two_versions: str) -> None:
+    """Whoever lost the champion's files would be told to train again, and again nothing could be promoted."""
+    registry.set_alias(two_versions, CHAMPION, 1)
+
+    def evaluate(version: ModelVersionInfo) -> Evaluation:
+        if version.version == 1:
+            raise CorruptRecord("its files are gone")
+        return replace(GOOD, fingerprint=version.fingerprint)
+
+    with pytest.raises(WrongState, match=r"champion, version 1, .*its files are gone.*delete the alias champion"):
+        promote(registry, two_versions, evaluate)
+    assert registry.resolve(two_versions, CHAMPION).version == 1
 
 
 def test_nothing_to_promote_is_said_plainly(registry: Registry) -> None:
