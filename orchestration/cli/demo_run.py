@@ -201,6 +201,11 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
 
 
+def _mlflow_ui(uri: str) -> str:
+    """Return what shows runs and versions: a server has pages of its own."""
+    return f"{uri}        # MLflow" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+
+
 def _say_what_next(settings: Settings) -> None:
     router, index = settings.router, settings.index
     out.print(Rule("What to look at next", align="left"))
@@ -208,7 +213,7 @@ def _say_what_next(settings: Settings) -> None:
     lines = [
         "csr up                                        # the same stack again, to stay; `csr down` ends it",
         f'csr search {COLLECTION} "which graphics card should I buy?"',
-        f"mlflow ui --backend-store-uri {settings.registry_uri}",
+        _mlflow_ui(settings.registry_uri),
         f"curl http://127.0.0.1:{router.metrics_port}/metrics        # router",
         f"curl http://127.0.0.1:{index.metrics_port}/metrics        # index-0; index-1 one port further",
         f"curl http://127.0.0.1:{settings.stack.ray_metrics_port}/metrics        # Ray: encoder replicas",
