@@ -147,9 +147,12 @@ def survivors(records: Iterable[ProcessRecord]) -> list[str]:
 
 
 def free_ports(count: int) -> int:
-    """Return the first of that many free ports in a row, below those that the kernel hands out by itself."""
+    """Return the first of that many free ports in a row.
+
+    They lie below 7,000: the stack's defaults, Ray's workers, Ray Serve's replicas and the kernel's choices are above.
+    """
     while True:
-        first = random.randrange(10_000, 20_000 - count)
+        first = random.randrange(4_000, 7_000 - count)
         with ExitStack() as probes:
             try:
                 for port in range(first, first + count):
