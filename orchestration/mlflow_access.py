@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -49,6 +49,12 @@ def sqlite_file(uri: str) -> Path:
     return Path(uri.removeprefix(_SQLITE))
 
 
+def shown(uri: str) -> str:
+    """Return a URI for messages: without user and password."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     """Return the id of an experiment, creating it on first use.
 
@@ -89,10 +95,10 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     except MlflowException as error:
         text = str(error).splitlines()[0]
         if error.error_code == "RESOURCE_DOES_NOT_EXIST" or ("alias" in text and "not found" in text):
-            raise UnknownVersion(f"{text} (registry {uri})") from error
-        raise RegistryUnavailable(f"MLflow at {uri}: {text}") from error
+            raise UnknownVersion(f"{text} (registry {shown(uri)})") from error
+        raise RegistryUnavailable(f"MLflow at {shown(uri)}: {text}") from error
     except ModuleNotFoundError as error:
-        raise RegistryUnavailable(f"MLflow at {uri} needs the package {error.name}; install it") from error
+        raise RegistryUnavailable(f"MLflow at {shown(uri)} needs the package {error.name}; install it") from error
 
 
 def _open_sqlite(uri: str) -> MlflowClient:
@@ -118,5 +124,5 @@ def _check_server(uri: str) -> None:
         socket.create_connection((parts.hostname or "", port), timeout=_REACH_SECONDS).close()
     except OSError as error:
         raise RegistryUnavailable(
-            f"no MLflow server answers at {uri} ({error.strerror or error}); start it or set MLFLOW_TRACKING_URI"
+            f"no MLflow server answers at {shown(uri)} ({error.strerror or error}); start it or set MLFLOW_TRACKING_URI"
         ) from error

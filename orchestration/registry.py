@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from csr_model import CSRAdapter
 from csr_model.errors import ArtifactError
 from orchestration.data.cache import build_once
-from orchestration.mlflow_access import mlflow_errors, open_client
+from orchestration.mlflow_access import mlflow_errors, open_client, shown
 from services.encoder.registry import FINGERPRINT_TAG
 from services.runtime.errors import CorruptRecord, RegistryUnavailable, UnknownVersion, WrongState
 from services.runtime.settings import Settings
@@ -209,10 +209,10 @@ class Registry:
             models = sorted(model.name for model in self._models())
             if name not in models:
                 known = ", ".join(models) or "none"
-                return f"no model {name!r} in {self.uri} (known: {known}); train one with `csr train`"
+                return f"no model {name!r} in {shown(self.uri)} (known: {known}); train one with `csr train`"
             versions = ", ".join(str(version.version) for version in self._versions(name)) or "none"
             aliases = ", ".join(sorted(self.client.get_registered_model(name).aliases)) or "none"
-        return f"model {name!r} has no {selector!r} in {self.uri} (versions: {versions}; aliases: {aliases})"
+        return f"model {name!r} has no {selector!r} in {shown(self.uri)} (versions: {versions}; aliases: {aliases})"
 
 
 def _info(found: ModelVersion) -> ModelVersionInfo:

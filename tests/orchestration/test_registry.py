@@ -90,6 +90,16 @@ def test_silent_server_is_named_at_once() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_a_password_in_the_uri_is_not_repeated() -> None:
+    """It would end in terminals, logs and bug reports."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(RegistryUnavailable, match=f"http://127.0.0.1:{port} ") as caught:
+        open_client(f"http://user:secret@127.0.0.1:{port}")
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("uri", ["nonsense://host", "sqlite:////dev/null/mlflow.db"])
 def test_unusable_uri_is_one_line(uri: str) -> None:
     """A mistyped MLFLOW_TRACKING_URI would end in MLflow's traceback."""
