@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["deployment", "ray_cluster"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests stay together when two processes share them: those on the one Ray cluster, else a file's."""
     for item in items:
