@@ -40,7 +40,7 @@ demo: install ## Embed real text, train, promote, serve, index and search it
 	@$(BIN)/csr demo
 
 test: install-dev ## Run all tests but the slow ones
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "not slow" -n 2
 
 robustness: install-dev ## Run every test that kills real processes, the slow ones too
 	@$(BIN)/python -m pytest -m robustness

@@ -1,9 +1,12 @@
 """Fixtures for every test."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.support.deployment import deployment
 from tests.support.ray_cluster import RayCluster, ray_cluster
@@ -15,12 +18,23 @@ if TYPE_CHECKING:
 __all__ = ["deployment", "ray_cluster"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay together when two processes share them: those on the one Ray cluster, else a file's."""
-    for item in items:
-        on_ray = "ray_cluster" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else str(item.path)))
+class OneRayCluster(LoadFileScheduling):
+    """Shares tests between processes by file, except that all files that use the Ray cluster stay together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "ray" if _uses_ray(file) else file
+
+
+@cache
+def _uses_ray(file: str) -> bool:
+    source = (Path(__file__).parent.parent / file).read_text()
+    return any(f"tests.support.{name} " in source for name in ("champion", "ray_cluster", "stack"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneRayCluster:
+    """Called by xdist in the process that hands out tests."""
+    return OneRayCluster(config, log)
 
 
 @pytest.fixture(scope="session")
