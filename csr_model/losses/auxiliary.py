@@ -19,9 +19,9 @@ def auxiliary_loss(
 ) -> Tensor:
     """Return Σ‖e − Wᵀ z_aux‖² / Σ‖e‖², a scalar; 0 where no latent is dead.
 
-    Live latents are masked by −inf, so that a dead one is selected whatever its pre-activation. The
-    residual is not centred on its batch mean (x' already is), which keeps single and constant rows
-    finite. Its energy is summed over ranks.
+    Live latents are masked by −inf, so that dead ones are selected even with negative pre-activations, which
+    ReLU then silences: this loss moves only those that are positive. The residual is not centred on its batch
+    mean (x' already is), which keeps single and constant rows finite. Its energy is summed over ranks.
 
     Args:
         pre_activations: a [n, h].

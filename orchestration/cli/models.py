@@ -91,7 +91,8 @@ def promote(
         force,
     )
     if json:
-        print_json(asdict(promotion))
+        gates = [asdict(gate) | {"passed": gate.passed} for gate in promotion.gates]
+        print_json(asdict(promotion) | {"gates": gates})
     else:
         out.print(promotion_table(promotion))
         out.print(verdict(promotion))

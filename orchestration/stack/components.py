@@ -56,8 +56,13 @@ def components(settings: Settings) -> list[Component]:
 
 
 def starts_redis(settings: Settings) -> bool:
-    """Whether the stack runs a Redis of its own: yes, unless REDIS_URL or a URL of another machine says otherwise."""
-    return "REDIS_URL" not in os.environ and _is_loopback(urlsplit(settings.redis.url).hostname)
+    """Whether the stack runs a Redis of its own: yes, unless REDIS_URL is set or the URL can only be another one's.
+
+    That is a URL of another machine, of a socket, with TLS or with a password: the stack's own Redis has none of these.
+    """
+    url = urlsplit(settings.redis.url)
+    plain = url.scheme == "redis" and url.password is None
+    return "REDIS_URL" not in os.environ and plain and _is_loopback(url.hostname)
 
 
 def starts_ray() -> bool:

@@ -168,7 +168,8 @@ class Stack:
             with redis.Redis.from_url(url.geturl(), socket_connect_timeout=2, socket_timeout=2) as client:
                 client.ping()
         except redis.RedisError as error:
-            shown = f"{url.scheme}://{url.hostname}:{url.port}"  # the rest may hold a password
+            where = url.path if url.scheme == "unix" else f"{url.hostname or 'localhost'}:{url.port or 6379}"
+            shown = f"{url.scheme}://{where}"  # the rest may hold a password
             raise StackError(f"REDIS_URL={shown}: {error}; start it, or unset REDIS_URL to use a local one") from None
 
     def _await_ready(self, pairs: Sequence[tuple[Component, ProcessRecord]]) -> None:
