@@ -54,6 +54,11 @@ class CSRAdapter:
         self._reference_codes = reference_codes
 
     @property
+    def autoencoder(self) -> CSRAutoencoder:
+        """The weights; read them, never change them."""
+        return self._autoencoder
+
+    @property
     def fingerprint(self) -> str:
         """Names the space of codes; 32 hex digits. Codes compare only under one fingerprint."""
         return self.manifest.fingerprint
@@ -236,20 +241,42 @@ def adapter_from_training(
         sample: Training rows [n, d] float32 that stand for all of them.
         data: What the manifest says about the training set.
     """
+    return adapter_of(autoencoder, config.levels, sample, len(sample), dataclasses.asdict(config), data)
+
+
+def adapter_of(
+    autoencoder: CSRAutoencoder,
+    levels: tuple[int, ...],
+    sample: Tensor,
+    usage_rows: int,
+    training: Mapping[str, Any],
+    data: Mapping[str, Any],
+) -> CSRAdapter:
+    """Return the adapter of finished weights, with references, and usage over the first rows, from `sample`.
+
+    Args:
+        autoencoder: On the CPU; not shared.
+        levels: As in the manifest.
+        sample: Rows [n, d] float32, n ≥ 1.
+        usage_rows: How many of them count as usage; 0 where they are no real data.
+        training: What the manifest says about the training.
+        data: What the manifest says about the training set.
+    """
     tensors = {name: tensor.detach() for name, tensor in autoencoder.state_dict().items()}
     manifest = Manifest(
-        input_dim=config.input_dim,
-        hidden_dim=config.hidden_dim,
-        levels=config.levels,
-        normalize=config.normalize,
-        fingerprint=fingerprint(tensors, config.levels, config.normalize),
-        training=dataclasses.asdict(config),
+        input_dim=autoencoder.input_dim,
+        hidden_dim=autoencoder.hidden_dim,
+        levels=levels,
+        normalize=autoencoder.normalize,
+        fingerprint=fingerprint(tensors, levels, autoencoder.normalize),
+        training=dict(training),
         data=dict(data),
-        usage_rows=len(sample),
+        usage_rows=usage_rows,
     )
-    codes = _encode(autoencoder, sample, config.k_max)
-    usage = torch.bincount(codes.latents[codes.weights > 0], minlength=config.hidden_dim)
-    chosen = _unambiguous(autoencoder, sample[:256], config.k_max)
+    codes = _encode(autoencoder, sample, levels[-1])
+    active = codes.latents[:usage_rows][codes.weights[:usage_rows] > 0]
+    usage = torch.bincount(active, minlength=autoencoder.hidden_dim)
+    chosen = _unambiguous(autoencoder, sample[:256], levels[-1])
     return CSRAdapter(autoencoder, manifest, usage, sample[chosen], Codes(codes.latents[chosen], codes.weights[chosen]))
 
 
