@@ -7,6 +7,8 @@ CSRModelError
 ├── InvalidTrainingData    embeddings or labels that cannot be learned from
 ├── ResumeMismatch         a checkpoint of another run
 ├── TrainingDiverged       the loss is no longer finite
+├── ExportRefused          what cannot be written in another library's format
+├── ImportRefused          what another library wrote and an adapter cannot be made of
 └── ArtifactError          a stored adapter that cannot be used
     ├── ArtifactExists     the folder to write is already there
     ├── ArtifactTooNew     written by a newer release
@@ -42,6 +44,14 @@ class ResumeMismatch(CSRModelError):
 
 class TrainingDiverged(CSRModelError):
     """The loss or a gradient became NaN or infinite."""
+
+
+class ExportRefused(CSRModelError):
+    """The adapter, the backbone or the target folder does not allow an export that encodes alike."""
+
+
+class ImportRefused(CSRModelError):
+    """No adapter can be made of a foreign model: incomplete, damaged, unsafe, or of another architecture."""
 
 
 class ArtifactError(CSRModelError):
