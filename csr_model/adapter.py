@@ -84,6 +84,13 @@ class CSRAdapter:
         return self.levels[-1]
 
     @property
+    def supervised(self) -> bool:
+        """True when labels or pairs shaped it: its codes then are not meant to keep dense neighbours."""
+        training = self.manifest.training
+        weights = ("gamma", "gamma_labels", "gamma_pairs")  # the first is of format version 1
+        return any(training.get(name) for name in weights) or training.get("linear_map", "none") != "none"
+
+    @property
     def k_limit(self) -> int:
         """The largest k `encode` takes: 4·k_max, as far as training decoded, at most h."""
         return min(4 * self.k_max, self.hidden_dim)
@@ -138,12 +145,11 @@ class CSRAdapter:
         """Return, for each level, Σ‖x' − x̂‖² / Σ‖x' − x̄'‖² over embeddings [n, d]; 0 is perfect."""
         model = self._autoencoder
         rows = checked_rows(x, self.input_dim).to(model.weight.device)
-        ks = [model.decode_ks.index(k) for k in self.levels]
         with torch.no_grad():
             targets = model.preprocess(rows)
-            errors = torch.zeros(len(ks), dtype=torch.float64, device=rows.device)
+            errors = torch.zeros(len(self.levels), dtype=torch.float64, device=rows.device)
             for part in torch.split(rows, _rows_per_chunk(model)):
-                restored = model.reconstruct(model.encode(part, model.decode_ks[-1]))[:, ks]
+                restored = model.reconstruct(model.encode(part, self.k_max), self.levels)
                 errors += (model.preprocess(part)[:, None] - restored).square().sum((0, 2)).double()
             energy = (targets - targets.mean(0)).square().sum()
         return dict(zip(self.levels, (errors / energy).tolist(), strict=True))
@@ -211,7 +217,9 @@ class CSRAdapter:
             raise ArtifactCorrupt(f"{path}: reference embeddings or codes are missing")
         usage = tensors.pop("usage")
         decode_ks = decoded_ks(manifest.levels, manifest.hidden_dim)
-        model = CSRAutoencoder(manifest.input_dim, manifest.hidden_dim, decode_ks, manifest.normalize)
+        model = CSRAutoencoder(
+            manifest.input_dim, manifest.hidden_dim, decode_ks, manifest.normalize, manifest.linear_map
+        )
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:

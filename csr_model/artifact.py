@@ -27,11 +27,13 @@ from torch import Tensor
 
 from csr_model.errors import ArtifactCorrupt, ArtifactError, ArtifactExists, ArtifactTooNew
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS_FILE = "adapter.safetensors"
 CONFIG_FILE = "config.json"
 
 _CODE_TENSORS = ("latent_bias", "mean", "pre_bias", "scale", "weight")
+_LINEAR_MAP = "linear_map"
+_ADDED_IN_2 = {_LINEAR_MAP: False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class Manifest:
         hidden_dim: h.
         levels: The k the adapter was trained for, ascending; the last is k_max.
         normalize: Whether embeddings are scaled to unit length first.
+        linear_map: Whether a linear map comes before the mean is taken off.
         fingerprint: Of the adapter, see the module; 32 hex digits.
         weights_sha256: Of `adapter.safetensors`.
         training: The training configuration's fields.
@@ -57,6 +60,7 @@ class Manifest:
     hidden_dim: int
     levels: tuple[int, ...]
     normalize: bool
+    linear_map: bool = False
     fingerprint: str
     weights_sha256: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -70,12 +74,13 @@ class Manifest:
 def fingerprint(tensors: Mapping[str, Tensor], levels: tuple[int, ...], normalize: bool) -> str:
     """Return the 32 hex digits that name the space of codes.
 
-    Covers the encoder's weights, the preprocessing, the levels and the rule of selection; not the
+    Covers the encoder's weights, the preprocessing with its linear map if there is one, the levels and the rule of selection; not the
     decode gains, metrics or names.
     """
     rule = {"code": "relu-topk-lowest-latent-first", "levels": list(levels), "normalize": normalize}
     digest = hashlib.sha256(json.dumps(rule, sort_keys=True).encode())
-    for name in _CODE_TENSORS:
+    names = (*_CODE_TENSORS, _LINEAR_MAP) if _LINEAR_MAP in tensors else _CODE_TENSORS
+    for name in names:
         array = tensors[name].detach().cpu().numpy().astype("<f4")
         digest.update(f"{name}{array.shape}".encode())
         digest.update(array.tobytes())
@@ -151,7 +156,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} has format version {version}; this release reads up to {FORMAT_VERSION}, upgrade it"
         )
     assert isinstance(stored, dict)
-    return stored
+    return stored if version == FORMAT_VERSION else {**_ADDED_IN_2, **stored, "format_version": FORMAT_VERSION}
 
 
 def _manifest(stored: Mapping[str, Any], folder: Path) -> Manifest:
@@ -167,10 +172,14 @@ def _manifest(stored: Mapping[str, Any], folder: Path) -> Manifest:
 def _check_tensors(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
     h, d = manifest.hidden_dim, manifest.input_dim
     shapes = {"weight": (h, d), "latent_bias": (h,), "pre_bias": (d,), "mean": (d,), "scale": (), "usage": (h,)}
+    if manifest.linear_map:
+        shapes[_LINEAR_MAP] = (d, d)
+    elif _LINEAR_MAP in tensors:
+        raise ArtifactCorrupt(f"{folder}: there is a linear map that {CONFIG_FILE} does not mention")
     for name, shape in shapes.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
             raise ArtifactCorrupt(f"{folder}: tensor {name} is missing or not of shape {shape}")
-    if any(tensors[name].dtype != torch.float32 for name in _CODE_TENSORS):
+    if any(tensors[name].dtype != torch.float32 for name in shapes.keys() - {"usage"}):
         raise ArtifactCorrupt(f"{folder}: weights are not float32")
     if fingerprint(tensors, manifest.levels, manifest.normalize) != manifest.fingerprint:
         raise ArtifactCorrupt(f"{folder}: weights and configuration do not give the fingerprint in {CONFIG_FILE}")

@@ -1,23 +1,23 @@
 """The tied TopK autoencoder.
 
-    x' = (x/‖x‖ − mean) · scale                  preprocessing, fixed
+    x' = (M x/‖x‖ − mean) · scale                preprocessing, fixed; the linear map M is optional
     a  = W (x' − b_pre) + b_lat                  pre-activations
     z  = ReLU(TopK(a, k))                        code
     x̂  = exp(g_k) · Wᵀ z + b_pre                 reconstruction; the gain g_k exists for the loss only
 
-After Wen et al. 2025 (arXiv 2503.01776, section 3); centring, scaling, initial latents from data and
-the gain are additions. Nothing here changes in a forward pass: counting is left to `dead_latents`.
+After Wen et al. 2025 (arXiv 2503.01776, section 3); map, centring, scaling, initial latents from data
+and the gain are additions. Nothing here changes in a forward pass: counting is left to `dead_latents`.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from csr_model.codes import Codes
-from csr_model.config import CSRConfig
 from csr_model.embeddings import NORM_MIN
 from csr_model.topk import top_k
 
@@ -31,14 +31,23 @@ class CSRAutoencoder(nn.Module):
     Args:
         input_dim: d.
         hidden_dim: h.
-        decode_ks: Ascending; the code sizes `reconstruct` decodes.
+        decode_ks: Ascending; the code sizes that have a gain of their own.
         normalize: Scale embeddings to unit length first.
+        mapped: Whether there is a linear map.
     """
 
     mean: Tensor
     scale: Tensor
+    linear_map: Tensor | None
 
-    def __init__(self, input_dim: int, hidden_dim: int, decode_ks: tuple[int, ...], normalize: bool = True) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        decode_ks: tuple[int, ...],
+        normalize: bool = True,
+        mapped: bool = False,
+    ) -> None:
         super().__init__()
         self.decode_ks = decode_ks
         self.normalize = normalize
@@ -49,26 +58,22 @@ class CSRAutoencoder(nn.Module):
         self.register_buffer("mean", torch.zeros(input_dim))
         self.register_buffer("scale", torch.ones(()))
 
-    @classmethod
-    def from_rows(cls, config: CSRConfig, rows: Tensor, mean: Tensor, variance: float) -> "CSRAutoencoder":
-        """Build with latents that start as training rows, plus noise; every latent fires from the start.
+        self.register_buffer("linear_map", torch.eye(input_dim) if mapped else None)
+
+    @torch.no_grad()
+    def start_from_rows(self, rows: Tensor, seed: int) -> None:
+        """Let latents start as training rows, plus noise: every one fires from the start.
 
         Args:
-            config: Dimensions, levels and seed.
-            rows: Any number of training rows [n, d]; they are reused when n < h.
-            mean: Preprocessing mean [d].
-            variance: Mean squared distance of the preprocessed training rows to `mean`.
+            rows: Any number of training rows [n, d], raw; they are reused when n < h. Preprocessing is set.
+            seed: Decides order and noise.
         """
-        model = cls(config.input_dim, config.hidden_dim, config.decode_ks, config.normalize)
-        model.mean.copy_(mean)
-        model.scale.fill_(variance**-0.5)
-        random = torch.Generator().manual_seed(config.seed)
-        noise = torch.randn(model.weight.shape, generator=random) * _INITIAL_NOISE / config.input_dim**0.5
-        chosen = torch.cat([torch.randperm(len(rows), generator=random)] * -(-config.hidden_dim // len(rows)))
-        with torch.no_grad():
-            atoms = F.normalize(model.preprocess(rows)[chosen[: config.hidden_dim]], dim=1) + noise
-            model.weight.copy_(_INITIAL_NORM * F.normalize(atoms, dim=1))
-        return model
+        random = torch.Generator().manual_seed(seed)
+        noise = torch.randn(self.weight.shape, generator=random) * _INITIAL_NOISE / self.input_dim**0.5
+        chosen = torch.cat([torch.randperm(len(rows), generator=random)] * -(-self.hidden_dim // len(rows)))
+        preprocessed = self.preprocess(rows.to(self.weight.device))
+        atoms = F.normalize(preprocessed[chosen[: self.hidden_dim].to(rows.device)], dim=1) + noise.to(rows.device)
+        self.weight.copy_(_INITIAL_NORM * F.normalize(atoms, dim=1))
 
     @property
     def input_dim(self) -> int:
@@ -84,6 +89,9 @@ class CSRAutoencoder(nn.Module):
         """Return x' [n, d]: of mean 0 and mean squared norm 1 over the training rows."""
         if self.normalize:
             embeddings = F.normalize(embeddings, dim=1, eps=NORM_MIN)
+        if self.linear_map is not None:
+            with _full_precision(embeddings.device.type):
+                embeddings = F.linear(embeddings, self.linear_map)
         return (embeddings - self.mean) * self.scale
 
     def pre_activations(self, preprocessed: Tensor) -> Tensor:
@@ -99,28 +107,39 @@ class CSRAutoencoder(nn.Module):
         """Return Wᵀ z [n, d], without gain and bias."""
         return self._decode_segments(codes, (codes.latents.shape[1],))[:, 0]
 
-    def reconstruct(self, codes: Codes[Tensor]) -> Tensor:
-        """Return x̂ [n, m, d] from the first k latents, for each of the m `decode_ks`.
+    def reconstruct(self, codes: Codes[Tensor], ks: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        """Return x̂ [n, m, d] from the first k latents, for each of the m `ks`.
 
         Args:
-            codes: [n, max(decode_ks)], weights as `encode` gives them.
+            codes: [n, max(ks)], weights as `encode` gives them.
+            ks: Ascending; a k between two `decode_ks` has a gain between theirs.
+            dtype: Of the rows of W that are summed up, if not their own.
         """
-        prefixes = self._decode_segments(codes, self.decode_ks).cumsum(1)
-        return self.log_gain.exp()[:, None] * prefixes + self.pre_bias
+        prefixes = self._decode_segments(codes, ks, dtype).cumsum(1)
+        return self._gains(ks)[:, None] * prefixes + self.pre_bias
 
-    def _decode_segments(self, codes: Codes[Tensor], ends: tuple[int, ...]) -> Tensor:
+    def _gains(self, ks: tuple[int, ...]) -> Tensor:
+        if ks == self.decode_ks:
+            return self.log_gain.exp()
+        places = np.interp(np.log2(ks), np.log2(self.decode_ks), np.arange(len(self.decode_ks)))
+        lower = torch.from_numpy(places).long().to(self.log_gain.device)
+        share = torch.from_numpy(places % 1).to(self.log_gain)
+        upper = (lower + 1).clamp(max=len(self.decode_ks) - 1)
+        return torch.lerp(self.log_gain[lower], self.log_gain[upper], share).exp()
+
+    def _decode_segments(self, codes: Codes[Tensor], ends: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         # Gathers the active rows of W only: no [n, h] code is built, and the nested prefixes share work.
         rows, width = codes.latents.shape
         starts = torch.tensor((0, *ends[:-1]), device=codes.latents.device)
         offsets = torch.arange(rows, device=starts.device)[:, None] * width + starts
         segments = F.embedding_bag(
             codes.latents.reshape(-1),
-            self.weight,
+            self.weight.to(dtype or self.weight.dtype),
             offsets.reshape(-1),
             mode="sum",
-            per_sample_weights=codes.weights.reshape(-1),
+            per_sample_weights=codes.weights.reshape(-1).to(dtype or self.weight.dtype),
         )
-        return segments.view(rows, len(ends), self.input_dim)
+        return segments.to(self.weight.dtype).view(rows, len(ends), self.input_dim)
 
 
 @contextmanager

@@ -5,15 +5,22 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from csr_model.errors import InvalidConfig
 
 LATENTS_MAX = 65_536
 """Latents travel as uint16."""
 
-_ROWS_TO_SEE = 160_000
-_ROWS_OF_A_LARGE_SET = 100_000
+Mode = Literal["multi_k", "paper"]
+Precision = Literal["float32", "bfloat16"]
+LinearMap = Literal["none", "labels", "pairs"]
+
+_ROWS_TO_SEE = 200_000
+_PAPER_DEAD_AFTER_STEPS = 10
+_GAMMAS = ("gamma_labels", "gamma_pairs", "gamma_neighbours", "gamma_self")
+_TEMPERATURES = ("temperature_labels", "temperature_pairs", "temperature_self", "temperature_neighbours",
+    "map_temperature")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +31,37 @@ class CSRConfig:
         input_dim: Dimension d of the embeddings.
         hidden_dim: Number of latents h; at most 65,536. More latents than half the training rows
             leave rows a latent of their own instead of sharing.
+        mode: `multi_k`, one adapter for all levels, or `paper`: one level, trained with the formulas
+            and numbers of the authors' code (`csr_model.losses.paper`), for comparison.
         levels: The values of k the adapter is trained for, ascending; powers of two, except that the
             last one (k_max) may be any number. Each is also trained at 4k, clamped to h.
+        anneal_from: Levels below it start as this k and fall to their own over the first 70 % of the
+            steps (CSRv2, arXiv 2602.05735); 0 turns annealing off.
         k_aux: Dead latents that try to explain what the code missed, per row; 0 turns them off.
         beta: Weight of the auxiliary loss.
-        gamma: Weight of the contrastive loss; needs labels when above 0.
-        temperature: Divides the cosines of the contrastive loss.
-        learning_rate: Adam's peak rate, after 5 % of the steps; falls to 0 over the last 20 %.
-        gradient_clip: Largest gradient norm of a step.
+        gamma_labels: Weight of the contrast that pulls codes of one label together.
+        gamma_pairs: Weight of the contrast between the two sides of pairs.
+        gamma_neighbours: Weight of the divergence from the dense similarities of mined neighbours.
+        gamma_self: Weight of the published contrast, each row its own positive; `paper` mode only.
+        temperature_labels: Divides the cosines of the contrast of labels.
+        temperature_pairs: Divides the cosines of the contrast of pairs.
+        temperature_self: Divides the cosines of the published contrast.
+        temperature_neighbours: Divides both sides' similarities; the codes' side learns a factor.
+        linear_map: Other than `none`, training has two stages: first a linear map of the embeddings learns
+            the labels or pairs, then the latents learn the mapped embeddings.
+        map_epochs: Passes of the first stage.
+        map_learning_rate: Adam's peak rate in that stage.
+        map_temperature: Divides the cosines of that stage.
+        learning_rate: Adam's peak rate, after 5 % of the steps; falls to 0 over the last 20 %. Constant
+            in `paper` mode.
+        gradient_clip: Largest gradient norm of a step; None does not clip.
         batch_size: Rows per optimizer step over all ranks together, so that the number of ranks does
-            not change what is learned.
-        epochs: Passes over the training rows; the rows that do not fill a last batch are left out,
-            others in each epoch.
+            not change what is learned. With `gamma_pairs`, half of them are the two sides of pairs.
+        epochs: How often the training rows are seen; the rows that do not fill a last batch are left
+            out, others in each epoch.
         dead_after_rows: A latent is dead when it has not fired for this many training rows.
+        resample: Give latents that stay dead the direction of a badly reconstructed row.
+        precision: Of decoding and similarities; the encoder always runs in float32.
         normalize: Scale each embedding to unit length first (the metric is cosine).
         seed: Decides initial latents and the order of the rows.
 
@@ -46,35 +71,66 @@ class CSRConfig:
 
     input_dim: int
     hidden_dim: int
-    levels: tuple[int, ...] = (8, 16, 32, 64)
+    mode: Mode = "multi_k"
+    levels: tuple[int, ...] = (4, 8, 16, 32, 64)
+    anneal_from: int = 0
     k_aux: int
     beta: float = 1 / 32
-    gamma: float = 0.0
-    temperature: float = 0.1
-    learning_rate: float = 1.5e-3
-    gradient_clip: float = 1.0
+    gamma_labels: float = 0.0
+    gamma_pairs: float = 0.0
+    gamma_neighbours: float = 0.0
+    gamma_self: float = 0.0
+    temperature_labels: float = 0.1
+    temperature_pairs: float = 0.05
+    temperature_self: float = 0.2
+    temperature_neighbours: float = 0.05
+    linear_map: LinearMap = "none"
+    map_epochs: int = 10
+    map_learning_rate: float = 1e-3
+    map_temperature: float = 0.05
+    learning_rate: float = 3e-3
+    gradient_clip: float | None = 1.0
     batch_size: int
     epochs: int
     dead_after_rows: int
+    resample: bool = True
+    precision: Precision = "float32"
     normalize: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(self.levels))
         _check_levels(self.levels)
+        _check_choice("mode", self.mode, get_args(Mode))
+        _check_choice("precision", self.precision, get_args(Precision))
+        _check_choice("linear_map", self.linear_map, get_args(LinearMap))
         _check_range("input_dim", self.input_dim, 1)
         _check_range("hidden_dim", self.hidden_dim, self.k_max, LATENTS_MAX)
+        _check_range("anneal_from", self.anneal_from, 0, self.hidden_dim)
         _check_range("k_aux", self.k_aux, 0, self.hidden_dim)
-        _check_range("batch_size", self.batch_size, 1)
-        _check_range("epochs", self.epochs, 1)
-        _check_range("dead_after_rows", self.dead_after_rows, 1)
+        for name in ("batch_size", "epochs", "map_epochs", "dead_after_rows"):
+            _check_range(name, getattr(self, name), 1)
         _check_range("seed", self.seed, 0, 2**63 - 1)
-        _check_range("beta", self.beta, 0)
-        _check_range("gamma", self.gamma, 0)
-        for name in ("temperature", "learning_rate", "gradient_clip"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InvalidConfig(f"{name} is {value}; it must be finite and above 0")
+        for name in ("beta", *_GAMMAS):
+            _check_range(name, getattr(self, name), 0, whole=False)
+        for name in (*_TEMPERATURES, "map_learning_rate", "learning_rate"):
+            _check_positive(name, getattr(self, name))
+        if self.gradient_clip is not None:
+            _check_positive("gradient_clip", self.gradient_clip)
+        self._check_mode()
+
+    def _check_mode(self) -> None:
+        if self.mode == "multi_k":
+            if self.gamma_self:
+                raise InvalidConfig("gamma_self is above 0 in mode multi_k; only mode paper has that loss")
+            return
+        if len(self.levels) != 1:
+            raise InvalidConfig(f"levels are {self.levels}; mode paper trains one k")
+        if self.linear_map != "none":
+            raise InvalidConfig("linear_map is set in mode paper, which has no such part")
+        for name in ("gamma_labels", "gamma_pairs", "gamma_neighbours", "anneal_from"):
+            if getattr(self, name):
+                raise InvalidConfig(f"{name} is above 0 in mode paper, which has no such part")
 
     @property
     def k_max(self) -> int:
@@ -86,20 +142,28 @@ class CSRConfig:
         """Every k that is decoded in training, see `decoded_ks`."""
         return decoded_ks(self.levels, self.hidden_dim)
 
-    @classmethod
-    def automatic(cls, input_dim: int, rows: int, labelled: bool = False, **chosen: Any) -> Self:
-        """Return the configuration for `rows` embeddings; fields given in `chosen` win.
+    @property
+    def learns_labels(self) -> bool:
+        """True when labels shape the adapter."""
+        return self.gamma_labels > 0 or self.linear_map == "labels"
 
-        The rules: h = 4d, at most half the rows of a set below 100,000 and at least 4·k_max; batches of
-        256, or the largest power of two that the rows fill, so that ranks can share them; enough epochs
-        for 160,000 rows; a latent is dead after half an epoch, between 20,000 and 10 million rows; with
-        labels, contrastive weight 1 and a learning rate of 2e-3.
+    @property
+    def learns_pairs(self) -> bool:
+        """True when pairs shape the adapter."""
+        return self.gamma_pairs > 0 or self.linear_map == "pairs"
+
+    @classmethod
+    def automatic(cls, input_dim: int, rows: int, **chosen: Any) -> Self:
+        """Return the configuration for `rows` embeddings without labels or pairs; fields in `chosen` win.
+
+        The rules: h = 8d, at most half the rows and at least 4·k_max; batches of 256, or the largest
+        power of two that the rows fill, so that ranks can share them; enough epochs for 200,000 rows; a
+        latent is dead after half an epoch, between 20,000 and 10 million rows. What to learn from labels
+        and pairs is chosen by `csr_model.recipe`.
         """
         k_max = max(chosen.get("levels", cls.levels), default=1)
-        hidden_dim = 4 * input_dim
-        if rows < _ROWS_OF_A_LARGE_SET:
-            hidden_dim = min(hidden_dim, rows // 2)
-        hidden_dim = chosen.get("hidden_dim", min(max(hidden_dim, 4 * k_max), LATENTS_MAX))
+        hidden_dim = min(max(min(8 * input_dim, rows // 2), 4 * k_max), LATENTS_MAX)
+        hidden_dim = chosen.get("hidden_dim", hidden_dim)
         fields: dict[str, Any] = {
             "input_dim": input_dim,
             "hidden_dim": hidden_dim,
@@ -108,8 +172,31 @@ class CSRConfig:
             "epochs": math.ceil(_ROWS_TO_SEE / max(1, rows)),
             "dead_after_rows": min(max(20_000, rows // 2), 10_000_000),
         }
-        if labelled:
-            fields |= {"gamma": 1.0, "learning_rate": 2e-3}
+        return cls.from_fields(fields | chosen)
+
+    @classmethod
+    def paper(cls, input_dim: int, k: int, **chosen: Any) -> Self:
+        """Return the published training of one k (Wen et al. 2025, table of hyper-parameters; text settings).
+
+        h = 4d, β = 1/32, γ = 1, τ = 0.2, Adam at a constant 4e-5, batches of 128, 10 epochs, no centring, no
+        clipping; a latent is dead after 10 steps, as the authors' code counts. Fields in `chosen` win.
+        """
+        batch_size = chosen.get("batch_size", 128)
+        hidden_dim = chosen.get("hidden_dim", min(4 * input_dim, LATENTS_MAX))
+        fields: dict[str, Any] = {
+            "input_dim": input_dim,
+            "hidden_dim": hidden_dim,
+            "mode": "paper",
+            "levels": (k,),
+            "k_aux": min(1024, hidden_dim),
+            "gamma_self": 1.0,
+            "learning_rate": 4e-5,
+            "gradient_clip": None,
+            "batch_size": batch_size,
+            "epochs": 10,
+            "dead_after_rows": _PAPER_DEAD_AFTER_STEPS * batch_size,
+            "resample": False,
+        }
         return cls.from_fields(fields | chosen)
 
     @classmethod
@@ -159,8 +246,17 @@ def _check_levels(levels: tuple[int, ...]) -> None:
         raise InvalidConfig(f"levels hold {odd}; every level but the last must be a power of two")
 
 
-def _check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    whole = name not in ("beta", "gamma")
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidConfig(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise InvalidConfig(f"{name} is {value}; it must be finite and above 0")
+
+
+def _check_range(name: str, value: float, low: float, high: float = math.inf, whole: bool = True) -> None:
     if (whole and not _is_integer(value)) or not math.isfinite(value) or not low <= value <= high:
         limit = f"at least {low}" if high == math.inf else f"within {low} … {high}"
         raise InvalidConfig(f"{name} is {value!r}; it must be {'a whole number ' if whole else ''}{limit}")

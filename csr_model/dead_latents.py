@@ -41,6 +41,10 @@ class DeadLatents:
         self.rows_since_fired.masked_fill_(sum_over_ranks(fired) > 0, 0)
         self._rows_seen += rows
 
+    def forget(self, latents: Tensor) -> None:
+        """Count these latents [m] from 0 again."""
+        self.rows_since_fired[latents] = 0
+
     def share(self) -> Tensor:
         """Return the dead share of all latents, a scalar tensor within 0 … 1."""
         return (self.rows_since_fired > self.dead_after_rows).float().mean()

@@ -44,10 +44,10 @@ def fit(
     x = np.asanyarray(x)
     if config is None:
         rows, input_dim = x.shape if x.ndim == 2 else (len(x), 1)  # Training refuses other shapes by name
-        config = CSRConfig.automatic(input_dim, rows, labelled=labels is not None)
+        config = CSRConfig.automatic(input_dim, rows)
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
-    training = Training(config, x, labels, device)
+    training = Training(config, x, labels, device=device)
     while not training.done:
         report = training.run_epoch()
         if on_epoch is not None:

@@ -1,5 +1,6 @@
 """One optimizer step, without any framework."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from csr_model.codes import Codes
 from csr_model.dead_latents import DeadLatents
-from csr_model.losses import Losses
+from csr_model.losses import Batch, Losses
 
 
 class StepResult(NamedTuple):
@@ -24,24 +25,24 @@ def train_step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     dead_latents: DeadLatents,
-    embeddings: Tensor,
-    labels: Tensor | None,
-    gradient_clip: float,
+    batch: Batch,
+    progress: float,
+    gradient_clip: float | None,
 ) -> StepResult:
     """Update the model once from one batch and count which latents fired.
 
     Args:
-        objective: A `CSRLoss`, or DistributedDataParallel around one.
+        objective: A `CSRLoss` or `PaperLoss`, or DistributedDataParallel around one.
         optimizer: Over the objective's parameters.
         dead_latents: Advanced by this batch.
-        embeddings: This rank's rows [n, d] on the model's device.
-        labels: [n] int64, or None.
-        gradient_clip: Largest gradient norm.
+        batch: This rank's rows, on the model's device.
+        progress: Share of the run's steps that are done, 0 … 1.
+        gradient_clip: Largest gradient norm; None does not clip.
     """
     optimizer.zero_grad(set_to_none=True)
-    losses: Losses = objective(embeddings, dead_latents.mask(), labels)
+    losses: Losses = objective(batch, dead_latents.mask(), progress)
     losses.total.backward()  # type: ignore[no-untyped-call]
-    gradient_norm = nn.utils.clip_grad_norm_(objective.parameters(), gradient_clip)
+    gradient_norm = nn.utils.clip_grad_norm_(objective.parameters(), math.inf if gradient_clip is None else gradient_clip)
     optimizer.step()
     dead_latents.advance(Codes(losses.latents, losses.weights))
     return StepResult(losses.total.detach(), losses.reconstruction, losses.auxiliary, losses.contrastive, gradient_norm)

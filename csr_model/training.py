@@ -17,18 +17,23 @@ from torch import Tensor, nn
 
 from csr_model.adapter import CSRAdapter, adapter_from_training
 from csr_model.autoencoder import CSRAutoencoder
-from csr_model.batches import epoch_batches, steps_per_epoch
+from csr_model.batches import Pairs, Sampler, StepRows, steps_per_epoch
 from csr_model.collectives import rank, sum_over_ranks, world_size
 from csr_model.config import CSRConfig
 from csr_model.dead_latents import DeadLatents
 from csr_model.embeddings import checked_rows, summarize
 from csr_model.errors import InvalidConfig, InvalidTrainingData, ResumeMismatch, TrainingDiverged
-from csr_model.losses import CSRLoss
+from csr_model.linear_map import learn_linear_map
+from csr_model.losses import Batch, CSRLoss
+from csr_model.losses.paper import PaperLoss, published_autoencoder
+from csr_model.neighbours import mine_neighbours
+from csr_model.resampling import resample
+from csr_model.schedule import learning_rate_factor, set_learning_rate
 from csr_model.train_step import StepResult, train_step
 
-_WARMUP_SHARE = 0.05
-_DECAY_SHARE = 0.2
 _ADAM_EPS = 6.25e-10
+_RESAMPLING_SHARE = 0.7
+"""Latents that start again later than this share of the run would not finish learning."""
 _USAGE_ROWS = 65_536
 
 
@@ -64,7 +69,8 @@ class Training:
     Args:
         config: Checked against the data.
         embeddings: [n, d], in memory or memory-mapped; any real dtype. Rows are read batch by batch.
-        labels: [n] of any comparable type; only used, and then required, when gamma is above 0.
+        labels: [n] of any comparable type; only used, and then required, when the configuration learns labels.
+        pairs: The same for pairs.
         device: Where to train; `wrap` must not move the objective elsewhere.
         wrap: Applied once to the objective, for instance a DistributedDataParallel constructor.
 
@@ -79,6 +85,7 @@ class Training:
         config: CSRConfig,
         embeddings: "np.ndarray[Any, Any]",
         labels: "np.ndarray[Any, Any] | None" = None,
+        pairs: Pairs | None = None,
         device: torch.device | str = "cpu",
         wrap: Callable[[nn.Module], nn.Module] = lambda objective: objective,
     ) -> None:
@@ -86,18 +93,25 @@ class Training:
         _check_batches(config, embeddings)
         self.config = config
         self.embeddings = embeddings
-        self.labels = usable_labels(labels, len(embeddings)) if config.gamma else None
+        self.labels = usable_labels(labels, len(embeddings)) if config.learns_labels else None
+        self.pairs = usable_pairs(pairs, len(embeddings), config.batch_size) if config.learns_pairs else None
         self.device = torch.device(device)
         self.step = 0
         self.history: list[EpochReport] = []
-        self.autoencoder = CSRAutoencoder.from_rows(
-            config, self._initial_rows(), self.summary.mean, self.summary.variance
+        self.resampled = 0
+        self.autoencoder = CSRAutoencoder(
+            config.input_dim, config.hidden_dim, config.decode_ks, config.normalize, config.linear_map != "none"
         ).to(self.device)
-        self._objective = wrap(CSRLoss(self.autoencoder, config).to(self.device))
+        make_loss = CSRLoss if config.mode == "multi_k" else PaperLoss
+        self._loss = make_loss(self.autoencoder, config).to(self.device)
+        self._wrap = wrap
+        self._objective = wrap(self._loss)
         self._optimizer = torch.optim.Adam(
             self._objective.parameters(), lr=config.learning_rate, eps=_ADAM_EPS, fused=True
         )
         self._dead_latents = DeadLatents(config.hidden_dim, config.dead_after_rows, self.device)
+        self._sampler = self._make_sampler()
+        self._prepared = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -130,19 +144,21 @@ class Training:
             TrainingDiverged: A loss or gradient of the epoch was NaN or infinite.
         """
         assert not self.done, "all epochs have run"
+        if not self._prepared:
+            self._prepare()
         started, first_step, epoch = time.perf_counter(), self.step, self.epoch
         totals = torch.zeros(len(StepResult._fields), device=self.device)
         config, rate = self.config, 0.0
-        position = self.step % self.steps_per_epoch
-        batches = epoch_batches(
-            self.summary.rows, config.batch_size, config.seed, epoch, position, rank(), world_size()
-        )
-        for rows in batches:
+        for step in range(self.step, (epoch + 1) * self.steps_per_epoch):
             rate = self._set_learning_rate()
-            x, labels = self._batch(rows)
-            result = train_step(self._objective, self._optimizer, self._dead_latents, x, labels, config.gradient_clip)
+            batch = self._batch(self._sampler.step(step))
+            progress = step / self.steps
+            result = train_step(
+                self._objective, self._optimizer, self._dead_latents, batch, progress, config.gradient_clip
+            )
             self.step += 1
             totals += torch.stack(result)
+            self._resample(batch)
             if on_step is not None:
                 on_step(self.step, result)
         steps = self.step - first_step
@@ -163,13 +179,12 @@ class Training:
 
     def adapter(self) -> CSRAdapter:
         """Return the adapter as trained so far; further training does not change it."""
-        rows = np.linspace(0, self.summary.rows - 1, min(self.summary.rows, _USAGE_ROWS)).astype(np.int64)
-        sample = checked_rows(self.embeddings[rows], self.config.input_dim)
+        sample = self._sample_rows()
         data = {"digest": self.summary.digest, "rows": self.summary.rows}
         return adapter_from_training(copy.deepcopy(self.autoencoder).cpu(), self.config, sample, data)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything a later process needs to continue bit for bit.
+        """Return everything a later process needs to continue bit for bit, once an epoch has run.
 
         Tensors, numbers and strings only, so `torch.load(weights_only=True)` reads it. The order of
         rows needs no random state: it follows from seed and epoch.
@@ -178,9 +193,10 @@ class Training:
             "config": self.config.to_json(),
             "data_digest": self.summary.digest,
             "step": self.step,
-            "autoencoder": self.autoencoder.state_dict(),
+            "objective": self._loss.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "dead_latents": self._dead_latents.state_dict(),
+            "resampled": self.resampled,
             "history": [dataclasses.asdict(report) for report in self.history],
         }
 
@@ -195,15 +211,52 @@ class Training:
         if state["data_digest"] != self.summary.digest:
             raise ResumeMismatch("the checkpoint was written for other embeddings; start a new run")
         self.step = state["step"]
-        self.autoencoder.load_state_dict(state["autoencoder"])
+        self._loss.load_state_dict(state["objective"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._dead_latents.load_state_dict(state["dead_latents"])
+        self.resampled = state["resampled"]
         self.history = [EpochReport(**report) for report in state["history"]]
+        self._prepared = True
 
-    def _batch(self, rows: "np.ndarray[Any, Any]") -> tuple[Tensor, Tensor | None]:
-        x = torch.from_numpy(np.asarray(self.embeddings[rows], dtype=np.float32)).to(self.device)
-        labels = None if self.labels is None else torch.from_numpy(self.labels[rows]).to(self.device)
-        return x, labels
+    def _make_sampler(self) -> Sampler:
+        config, rows = self.config, self.summary.rows
+        pairs = self.pairs if config.gamma_pairs else None
+        return Sampler(
+            rows=rows,
+            row_count=config.batch_size // (1 if pairs is None else 2),
+            seed=config.seed,
+            pairs=pairs,
+            pair_count=0 if pairs is None else config.batch_size // 4,
+            neighbours=mine_neighbours(self.embeddings, config.seed) if config.gamma_neighbours else None,
+            rank=rank(),
+            ranks=world_size(),
+        )
+
+    @torch.no_grad()
+    def _prepare(self) -> None:
+        """Set what is fixed before the first step: preprocessing and initial weights, alike on every rank."""
+        config, model = self.config, self.autoencoder
+        if config.mode == "paper":
+            model.load_state_dict(published_autoencoder(config).state_dict())
+        else:
+            mean, variance = self.summary.mean, self.summary.variance
+            if model.linear_map is not None:
+                with torch.enable_grad():
+                    pairs = self.pairs if config.linear_map == "pairs" else None
+                    learned = learn_linear_map(config, self.summary.rows, pairs, self._batch, self.device, self._wrap)
+                model.linear_map.copy_(learned)
+                mapped = model.preprocess(self._sample_rows().to(self.device))
+                mean = mapped.mean(0)
+                variance = float((mapped - mean).square().sum(1).mean())
+            model.mean.copy_(mean)
+            model.scale.fill_(variance**-0.5)
+            model.start_from_rows(self._initial_rows(), config.seed)
+        self._prepared = True
+
+    def _batch(self, step: StepRows) -> Batch:
+        x = torch.from_numpy(np.asarray(self.embeddings[step.rows], dtype=np.float32)).to(self.device)
+        labels = None if self.labels is None else torch.from_numpy(self.labels[step.rows]).to(self.device)
+        return Batch(x, labels, step.pairs)
 
     def _initial_rows(self) -> Tensor:
         random = np.random.default_rng(self.config.seed)
@@ -211,16 +264,28 @@ class Training:
         rows = np.sort(random.choice(self.summary.rows, count, replace=False))
         return checked_rows(self.embeddings[rows], self.config.input_dim)
 
+    def _sample_rows(self) -> Tensor:
+        rows = np.linspace(0, self.summary.rows - 1, min(self.summary.rows, _USAGE_ROWS)).astype(np.int64)
+        return checked_rows(self.embeddings[rows], self.config.input_dim)
+
     def _set_learning_rate(self) -> float:
-        rate = self.config.learning_rate * learning_rate_factor(self.step, self.steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        rate = self.config.learning_rate
+        if self.config.mode == "multi_k":
+            rate *= learning_rate_factor(self.step, self.steps)
+        set_learning_rate(self._optimizer, rate)
         return rate
 
-
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Return the share of the peak rate: up over the first 5 % of the steps, down over the last 20 %."""
-    return min(1.0, (step + 1) / (_WARMUP_SHARE * steps), (steps - step) / (_DECAY_SHARE * steps))
+    def _resample(self, batch: Batch) -> None:
+        """Start latents again that have been dead for a while; looked for as often as a latent can die."""
+        config = self.config
+        every = max(1, config.dead_after_rows // config.batch_size)
+        if not config.resample or self.step % every or self.step > _RESAMPLING_SHARE * self.steps:
+            return
+        dead = self._dead_latents.mask()
+        if dead is not None:
+            changed = resample(self.autoencoder, self._optimizer, dead, batch.embeddings, config.k_max)
+            self._dead_latents.forget(changed)
+            self.resampled += len(changed)
 
 
 def usable_labels(labels: "np.ndarray[Any, Any] | None", rows: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
@@ -231,7 +296,7 @@ def usable_labels(labels: "np.ndarray[Any, Any] | None", rows: int) -> "np.ndarr
             loss would be zero without saying so.
     """
     if labels is None:
-        raise InvalidTrainingData("gamma is above 0 but labels are missing; pass labels or set gamma to 0")
+        raise InvalidTrainingData("the configuration learns labels but they are missing; pass labels")
     labels = np.asarray(labels)
     if labels.shape != (rows,):
         raise InvalidTrainingData(f"labels have shape {labels.shape}; they must be [{rows}], one a row")
@@ -243,11 +308,40 @@ def usable_labels(labels: "np.ndarray[Any, Any] | None", rows: int) -> "np.ndarr
     return numbers.astype(np.int64)
 
 
+def usable_pairs(pairs: Pairs | None, rows: int, batch_size: int) -> Pairs:
+    """Return pairs as int64 row numbers.
+
+    Raises:
+        InvalidTrainingData: Missing, of different or too small length, or a row number out of range.
+    """
+    if pairs is None:
+        raise InvalidTrainingData("the configuration learns pairs but they are missing; pass pairs")
+    queries, documents = (np.asarray(side) for side in pairs)
+    if queries.ndim != 1 or queries.shape != documents.shape:
+        raise InvalidTrainingData(
+            f"pairs have {queries.shape} queries and {documents.shape} documents; both must be [m], one a pair"
+        )
+    for name, side in (("queries", queries), ("documents", documents)):
+        if side.dtype.kind not in "iu":
+            raise InvalidTrainingData(f"pairs.{name} have dtype {side.dtype}; they must be whole row numbers")
+        bad = np.flatnonzero((side < 0) | (side >= rows))
+        if len(bad):
+            raise InvalidTrainingData(
+                f"pairs.{name}[{bad[0]}] is {side[bad[0]]}; row numbers must be within 0 … {rows - 1}"
+            )
+    if len(queries) < max(2, batch_size // 4):
+        raise InvalidTrainingData(
+            f"{len(queries)} pairs do not fill the quarter of a batch of {batch_size}; lower batch_size or add pairs"
+        )
+    return Pairs(queries.astype(np.int64), documents.astype(np.int64))
+
+
 def _check_batches(config: CSRConfig, embeddings: "np.ndarray[Any, Any]") -> None:
     rows, input_dim = embeddings.shape
     if input_dim != config.input_dim:
         raise InvalidConfig(f"input_dim is {config.input_dim} but the embeddings have {input_dim} values a row")
     if rows < config.batch_size:
         raise InvalidTrainingData(f"{rows} rows do not fill a batch of {config.batch_size}; lower batch_size")
-    if config.batch_size % world_size():
-        raise InvalidConfig(f"batch_size is {config.batch_size}; it must be a multiple of {world_size()} ranks")
+    unit = world_size() * (4 if config.gamma_pairs or config.gamma_neighbours else 1)
+    if config.batch_size % unit:
+        raise InvalidConfig(f"batch_size is {config.batch_size}; it must be a multiple of {unit} for these ranks")

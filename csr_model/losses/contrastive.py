@@ -1,38 +1,74 @@
-"""Pulls codes of one label together: SpSCL (CSRv2, arXiv 2602.05735), the sum inside the logarithm."""
+"""Which codes belong together: from labels, from pairs, or from the dense similarities.
+
+Each function takes cosines of this rank's rows with all ranks' rows and returns a scalar whose mean over
+ranks is the loss of the whole batch.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from csr_model.codes import Codes
-from csr_model.collectives import gather_rows, rank, sum_over_ranks, world_size
+from csr_model.collectives import sum_over_ranks, world_size
+from csr_model.losses.similarities import is_own, own_positions
+
+# A large finite mask, not −inf: rows whose candidates are all masked must not turn gradients into NaN.
+_MASKED = -1e9
 
 
-def contrastive_loss(codes: Codes[Tensor], labels: Tensor, hidden_dim: int, temperature: float) -> Tensor:
-    """Return −mean_i log[Σ_{p∈P(i)} e^{cos(z_i,z_p)/τ} / Σ_{j≠i} e^{cos(z_i,z_j)/τ}], a scalar.
+def label_loss(cosines: Tensor, labels: Tensor, everyones_labels: Tensor, temperature: float) -> Tensor:
+    """Return −mean_i log[Σ_{p∈P(i)} e^{c_ip/τ} / Σ_{j≠i} e^{c_ij/τ}] (SpSCL; CSRv2, arXiv 2602.05735).
 
-    P(i) are the other rows, of all ranks, with the label of row i; a row never meets itself. Rows
-    without positives are left out, and a batch without any gives 0: training refuses labels that
-    cannot form a pair, see `csr_model.training`.
+    P(i) are the other rows with the label of row i; a row never meets itself. Rows without positives are
+    left out, and a batch without any gives 0: training refuses labels that cannot form a pair.
 
     Args:
-        codes: [n, k].
+        cosines: c [n, m].
         labels: [n] int64.
-        hidden_dim: h.
+        everyones_labels: [m].
         temperature: τ.
     """
-    dense = codes.weights.new_zeros(len(labels), hidden_dim).scatter_add(1, codes.latents, codes.weights)
-    unit = F.normalize(dense, dim=1, eps=1e-8)
-    everyone, everyones_labels = gather_rows(unit), gather_rows(labels)
-    logits = unit @ everyone.T / temperature
-    own = rank() * len(labels) + torch.arange(len(labels), device=labels.device)
-    itself = own[:, None] == torch.arange(len(everyone), device=labels.device)
+    itself = is_own(len(labels), labels.device)
     positive = (labels[:, None] == everyones_labels) & ~itself
     anchor = positive.any(1)
-    # A large finite mask, not −inf: rows without positives must not turn gradients into NaN.
-    masked = torch.finfo(logits.dtype).min / 2
-    losses = torch.logsumexp(logits.masked_fill(itself, masked), 1) - torch.logsumexp(
-        logits.masked_fill(~positive, masked), 1
+    logits = cosines / temperature
+    losses = torch.logsumexp(logits.masked_fill(itself, _MASKED), 1) - torch.logsumexp(
+        logits.masked_fill(~positive, _MASKED), 1
     )
     anchors = sum_over_ranks(anchor.sum()).clamp(min=1)
     return world_size() * losses.where(anchor, 0).sum() / anchors
+
+
+def pair_loss(
+    query_cosines: Tensor, document_cosines: Tensor, same_document: Tensor, same_query: Tensor, temperature: float
+) -> Tensor:
+    """Return the mean of both directions' cross-entropy, pair i the positive of row i (InfoNCE, bidirectional).
+
+    Args:
+        query_cosines: This rank's queries [p] with all documents [m].
+        document_cosines: This rank's documents [p] with all queries [m].
+        same_document: [p, m] bool, documents alike this row's, which are then not its negatives.
+        same_query: [p, m] bool, the same for queries.
+        temperature: τ.
+    """
+    targets = own_positions(len(query_cosines), query_cosines.device)
+    itself = is_own(len(query_cosines), query_cosines.device)
+    directions = [
+        F.cross_entropy((cosines / temperature).masked_fill(alike & ~itself, _MASKED), targets)
+        for cosines, alike in ((query_cosines, same_document), (document_cosines, same_query))
+    ]
+    return (directions[0] + directions[1]) / 2
+
+
+def neighbour_loss(cosines: Tensor, dense_cosines: Tensor, log_factor: Tensor, temperature: float) -> Tensor:
+    """Return mean_i KL(softmax_j(d_ij/τ) ‖ softmax_j(c_ij·e^f/τ)) over j ≠ i: keep the dense neighbours.
+
+    Args:
+        cosines: c [n, m], of codes.
+        dense_cosines: d [n, m], of embeddings; without gradient.
+        log_factor: f, learned: codes' cosines are spread otherwise than embeddings'.
+        temperature: τ.
+    """
+    itself = is_own(len(cosines), cosines.device)
+    expected = F.log_softmax((dense_cosines / temperature).masked_fill(itself, _MASKED), 1)
+    found = F.log_softmax((cosines * log_factor.exp() / temperature).masked_fill(itself, _MASKED), 1)
+    return F.kl_div(found, expected, reduction="batchmean", log_target=True)
