@@ -16,7 +16,8 @@ from csr_model.errors import ArtifactError
 from orchestration.data.cache import build_once
 from orchestration.mlflow_access import mlflow_errors, open_client, shown
 from services.encoder.registry import FINGERPRINT_TAG
-from services.runtime.errors import CorruptRecord, RegistryUnavailable, UnknownVersion, WrongState
+from services.runtime import limits
+from services.runtime.errors import CorruptRecord, InvalidRequest, RegistryUnavailable, UnknownVersion, WrongState
 from services.runtime.settings import Settings
 
 BACKBONE_TAG: Final = "csr.backbone"
@@ -213,6 +214,13 @@ class Registry:
             versions = ", ".join(str(version.version) for version in self._versions(name)) or "none"
             aliases = ", ".join(sorted(self.client.get_registered_model(name).aliases)) or "none"
         return f"model {name!r} has no {selector!r} in {shown(self.uri)} (versions: {versions}; aliases: {aliases})"
+
+
+def check_model_name(name: str) -> None:
+    """Raise InvalidRequest here for what MLflow and the encoder would say of a name once all the work is done."""
+    size = len(name.encode())
+    if not name.strip() or set(name) & set("/:") or size > limits.MODEL_NAME_BYTES_MAX:
+        raise InvalidRequest(f"model: {name!r}, 1..{limits.MODEL_NAME_BYTES_MAX} bytes without '/' and ':' are needed")
 
 
 def _info(found: ModelVersion) -> ModelVersionInfo:

@@ -26,7 +26,7 @@ from csr_model import CSRAdapter, CSRConfig, InvalidConfig, Training
 from orchestration.data.split import EmbeddedSplit
 from orchestration.epoch_log import EpochLog
 from orchestration.ray_session import ray_session
-from orchestration.registry import BACKBONE_TAG, CHALLENGER, ModelVersionInfo, Registry
+from orchestration.registry import BACKBONE_TAG, CHALLENGER, ModelVersionInfo, Registry, check_model_name
 from orchestration.tracking import DATA_TAG, last_epoch, training_run
 from orchestration.train_worker import (
     ADAPTER_FOLDER,
@@ -35,8 +35,7 @@ from orchestration.train_worker import (
     RankTask,
     train_on_rank,
 )
-from services.runtime import limits
-from services.runtime.errors import InvalidRequest, RegistryUnavailable
+from services.runtime.errors import RegistryUnavailable
 from services.runtime.settings import Settings, TrainingSettings
 
 _POLL_SECONDS: Final = 0.5
@@ -107,7 +106,7 @@ def train(
         TrainingFailed: The workers failed for good.
     """
     name = model_name or settings.registry.model
-    _check_name(name)
+    check_model_name(name)
     config = config or automatic_config(data, settings.training.workers)
     _check(config, data, settings.training.workers)
     registry = Registry.open(settings)
@@ -138,13 +137,6 @@ def automatic_config(data: EmbeddedSplit, workers: int, **chosen: object) -> CSR
     if "batch_size" in chosen:
         return config
     return dataclasses.replace(config, batch_size=max(1, config.batch_size // workers) * workers)
-
-
-def _check_name(name: str) -> None:
-    """Raise here what MLflow and the encoder would say of a name once all the training is done."""
-    size = len(name.encode())
-    if not name.strip() or set(name) & set("/:") or size > limits.MODEL_NAME_BYTES_MAX:
-        raise InvalidRequest(f"model: {name!r}, 1..{limits.MODEL_NAME_BYTES_MAX} bytes without '/' and ':' are needed")
 
 
 def _check(config: CSRConfig, data: EmbeddedSplit, workers: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from csr_model import ImportRefused
 from csr_model.interop import import_adapter
-from tests.csr_model.interop.conftest import assert_same_codes, random_rows
+from tests.support.random_adapter import assert_same_codes, random_rows
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from csr_model import CSRAdapter, ExportRefused
 from csr_model.interop import export_model, export_module
 from orchestration.data.catalog import MINILM_NAME, fetch_backbone
 from services.runtime.settings import load_settings
-from tests.csr_model.interop.conftest import assert_same_codes, make_adapter, random_rows
+from tests.support.random_adapter import assert_same_codes, make_adapter, random_rows
 
 ROOT = Path(__file__).parents[3]
 

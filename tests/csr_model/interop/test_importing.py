@@ -13,7 +13,7 @@ from torch import Tensor
 
 from csr_model import CSRAdapter, ImportRefused, InvalidVector
 from csr_model.interop import export_model, export_module, import_adapter
-from tests.csr_model.interop.conftest import assert_same_codes, make_adapter, random_rows
+from tests.support.random_adapter import assert_same_codes, make_adapter, random_rows
 
 WEIGHTS = "model.safetensors"
 Change = Callable[[dict[str, Tensor]], Any]
