@@ -4,7 +4,6 @@ A step's rows come in two parts: the two sides of pairs, where pairs are learned
 part walks through its own endless sequence of permutations.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -74,27 +73,28 @@ class Sampler:
         single = self._single_rows(step)
         if self.pairs is None:
             return StepRows(single, 0)
-        chosen = self._part(len(self.pairs.queries), self.pair_count, step, 1)
+        chosen = np.sort(self._part(len(self.pairs.queries), self.pair_count, step, 1))
         return StepRows(np.concatenate([self.pairs.queries[chosen], self.pairs.documents[chosen], single]), len(chosen))
 
     def _single_rows(self, step: int) -> Rows:
         if self.neighbours is None:
-            return self._part(self.rows, self.row_count, step, 0)
+            return np.sort(self._part(self.rows, self.row_count, step, 0))
         anchors = self.row_count // (1 + _NEIGHBOURS_PER_ANCHOR)
         chosen = self._part(len(self.neighbours.anchors), anchors, step, 0)
-        random = np.random.default_rng((self.seed, 2, step, self.rank))
+        random = np.random.default_rng((self.seed, 2, step))
         width = self.neighbours.neighbours.shape[1]
-        picked = random.integers(width, size=(len(chosen), _NEIGHBOURS_PER_ANCHOR))
+        picked = random.integers(width, size=(anchors, _NEIGHBOURS_PER_ANCHOR))
+        picked = picked[self.rank * len(chosen) : (self.rank + 1) * len(chosen)]
         near = self.neighbours.neighbours[chosen[:, None], picked]
         return np.sort(np.concatenate([self.neighbours.anchors[chosen], near.reshape(-1)]))
 
     def _part(self, available: int, count: int, step: int, kind: int) -> Rows:
-        """Return this rank's share of `count` of `available` numbers, ascending."""
+        """Return this rank's share of `count` of `available` numbers."""
         steps = max(1, available // max(1, count))
         order = _permutation(available, self.seed, kind, step // steps)
         share = count // self.ranks
         start = step % steps * count + self.rank * share
-        return np.sort(order[start : start + share])
+        return order[start : start + share]
 
 
 @lru_cache(maxsize=4)

@@ -29,6 +29,12 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def from_first_rank(value: float, device: torch.device | str) -> float:
+    """Return the first rank's value, so that all ranks decide alike; it travels by way of `device`."""
+    shared = torch.tensor([value if rank() == 0 else 0.0], dtype=torch.float64, device=device)
+    return float(sum_over_ranks(shared))
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Return all ranks' rows in order of rank, with gradient; each rank must hold equally many."""
     if not _grouped():

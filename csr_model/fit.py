@@ -1,29 +1,37 @@
 """Train an adapter in this process, from arrays in memory or memory-mapped."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from csr_model.adapter import CSRAdapter
+from csr_model.batches import Pairs
 from csr_model.config import CSRConfig
+from csr_model.errors import InvalidTrainingData
+from csr_model.recipe import Choice, choose
 from csr_model.training import EpochReport, Training
+
+Array = np.ndarray[Any, Any]
 
 
 class FitResult(NamedTuple):
-    """What `fit` returns: the adapter and one report an epoch."""
+    """What `fit` returns: the adapter, one report an epoch, and what the recipe chose (None with a configuration)."""
 
     adapter: CSRAdapter
     history: list[EpochReport]
+    choice: Choice | None
 
 
 def fit(
-    x: "np.ndarray[Any, Any]",
-    labels: "np.ndarray[Any, Any] | None" = None,
+    x: Array,
+    labels: Array | None = None,
+    pairs: tuple[Array, Array] | None = None,
     config: CSRConfig | None = None,
     seed: int | None = None,
+    ids: Sequence[str] | None = None,
     device: torch.device | str = "cpu",
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> FitResult:
@@ -32,8 +40,11 @@ def fit(
     Args:
         x: [n, d], any real dtype; may be memory-mapped.
         labels: [n] class labels; codes of one label are pulled together.
-        config: All settings; by default `CSRConfig.automatic` for these data.
-        seed: Replaces the configuration's seed.
+        pairs: (queries, documents) that belong together, m each: rows of x as integers [m], or embeddings
+            [m, d], which are then learned from like the rows of x.
+        config: All settings; by default `csr_model.recipe` chooses them, which may train short candidates.
+        seed: Replaces the configuration's seed; by default 0.
+        ids: [n] names of the rows of x, which decide what the recipe holds out; by default their numbers.
         device: Where to train.
         on_epoch: Called after each epoch, for progress.
 
@@ -42,14 +53,49 @@ def fit(
         TrainingDiverged: The loss became NaN or infinite.
     """
     x = np.asanyarray(x)
+    if x.ndim != 2:
+        raise InvalidTrainingData(f"embeddings have shape {x.shape}; they must be [n, d] with n ≥ 2")
+    if ids is not None and len(ids) != len(x):
+        raise InvalidTrainingData(f"there are {len(ids)} ids and {len(x)} rows; every row needs one")
+    rows = None
+    if pairs is not None:
+        x, labels, ids, rows = _with_pairs(x, labels, ids, pairs)
+    choice = None
     if config is None:
-        rows, input_dim = x.shape if x.ndim == 2 else (len(x), 1)  # Training refuses other shapes by name
-        config = CSRConfig.automatic(input_dim, rows)
-    if seed is not None:
+        choice = choose(x, labels, rows, ids, device, chosen={} if seed is None else {"seed": seed})
+        config = choice.config
+    elif seed is not None:
         config = dataclasses.replace(config, seed=seed)
-    training = Training(config, x, labels, device=device)
+    training = Training(config, x, labels, rows, device)
     while not training.done:
         report = training.run_epoch()
         if on_epoch is not None:
             on_epoch(report)
-    return FitResult(training.adapter(), training.history)
+    return FitResult(training.adapter(), training.history, choice)
+
+
+def _with_pairs(
+    x: Array, labels: Array | None, ids: Sequence[str] | None, pairs: tuple[Array, Array]
+) -> tuple[Array, Array | None, Sequence[str] | None, Pairs]:
+    """Return x with the pairs' embeddings behind its rows, and the pairs as row numbers."""
+    sides = [np.asanyarray(side) for side in pairs]
+    found: list[Array] = []
+    for name, side in zip(Pairs._fields, sides, strict=True):
+        if side.ndim == 1 and side.dtype.kind in "iu":
+            found.append(side)
+            continue
+        if side.ndim != 2 or side.shape[1] != x.shape[1]:
+            raise InvalidTrainingData(
+                f"pairs.{name} have shape {side.shape}; they must be rows of x as integers [m], or embeddings "
+                f"[m, {x.shape[1]}] like x and the other side"
+            )
+        if labels is not None:
+            raise InvalidTrainingData(f"pairs.{name} are embeddings, which have no labels; pass rows of x")
+        found.append(np.arange(len(x), len(x) + len(side)))
+        ids = None if ids is None else [*ids, *(f"{name}-{row}" for row in range(len(side)))]
+        x = np.concatenate([x, side])
+    if len(found[0]) != len(found[1]):
+        raise InvalidTrainingData(
+            f"there are {len(found[0])} queries and {len(found[1])} documents; pairs need as many"
+        )
+    return x, labels, ids, Pairs(*found)

@@ -79,8 +79,15 @@ def learn_linear_map(
     examples = rows if pairs is None else len(pairs.queries)
     wanted = _BATCHES_IN_ONE * config.batch_size // (1 if pairs is None else 2)
     count = max(1, min(wanted, examples) // world_size()) * world_size()
-    counts = {"row_count": count} if pairs is None else {"row_count": 0, "pair_count": count}
-    sampler = Sampler(rows, seed=config.seed, pairs=pairs, rank=rank(), ranks=world_size(), **counts)
+    sampler = Sampler(
+        rows=rows,
+        row_count=count if pairs is None else 0,
+        seed=config.seed,
+        pairs=pairs,
+        pair_count=0 if pairs is None else count,
+        rank=rank(),
+        ranks=world_size(),
+    )
     objective = MapLoss(config).to(device)
     wrapped = wrap(objective)
     optimizer = torch.optim.Adam(wrapped.parameters(), lr=config.map_learning_rate, fused=True)

@@ -42,7 +42,8 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     losses: Losses = objective(batch, dead_latents.mask(), progress)
     losses.total.backward()  # type: ignore[no-untyped-call]
-    gradient_norm = nn.utils.clip_grad_norm_(objective.parameters(), math.inf if gradient_clip is None else gradient_clip)
+    limit = math.inf if gradient_clip is None else gradient_clip
+    gradient_norm = nn.utils.clip_grad_norm_(objective.parameters(), limit)
     optimizer.step()
     dead_latents.advance(Codes(losses.latents, losses.weights))
     return StepResult(losses.total.detach(), losses.reconstruction, losses.auxiliary, losses.contrastive, gradient_norm)

@@ -1,0 +1,211 @@
+"""What to train when nothing is said: at most four fixed candidates, and the one that validation prefers.
+
+Candidates follow from what the data offers (labels, pairs, neither; rows; dimension), never from what it is.
+Each is trained for a quarter of the time on nine tenths of the rows or pairs and scored on the last tenth;
+the winner is then trained in full, on everything. The rule is the same on every set.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from csr_model import metrics
+from csr_model.batches import Pairs
+from csr_model.collectives import from_first_rank
+from csr_model.config import CSRConfig
+from csr_model.training import Training, usable_labels, usable_pairs
+from csr_model.validation import held_out
+
+_PROBE_SHARE = 0.25
+_ROWS_MAX = 100_000
+_QUERIES_MAX = 2_000
+_QUERIES_MIN = 50
+_TOP = 10
+
+log = logging.getLogger("csr_model")
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the recipe decided.
+
+    Attributes:
+        name: Of the candidate.
+        config: To train.
+        scores: Validation score of each candidate, 0 … 1, mean over the levels: 1-NN accuracy with labels,
+            nDCG@10 of held-out pairs with pairs. Empty where there is only one candidate.
+        seconds: Spent on choosing; part of the training time.
+    """
+
+    name: str
+    config: CSRConfig
+    scores: dict[str, float]
+    seconds: float
+
+
+def candidates(
+    input_dim: int, rows: int, labelled: bool = False, paired: bool = False, **chosen: Any
+) -> dict[str, CSRConfig]:
+    """Return the configurations to choose from, by name; fields in `chosen` win in each.
+
+    Pairs, where there are any, decide over labels: they say what searches should find.
+
+    Args:
+        input_dim: d.
+        rows: Training rows.
+        labelled: Labels can be learned.
+        paired: Pairs can be learned.
+        chosen: Fields of `CSRConfig`.
+    """
+    options: dict[str, dict[str, Any]] = {"reconstruction": {}}
+    if paired:
+        options = {
+            "pairs": {"gamma_pairs": 0.1},
+            "map of pairs": {"linear_map": "pairs"},
+            "map of pairs, then pairs": {"linear_map": "pairs", "gamma_pairs": 0.1},
+        }
+    elif labelled:
+        options = {
+            "labels": {"gamma_labels": 1.0, "learning_rate": 2e-3},
+            "map of labels": {"linear_map": "labels"},
+        }
+    return {name: CSRConfig.automatic(input_dim, rows, **(fields | chosen)) for name, fields in options.items()}
+
+
+def choose(
+    embeddings: Array,
+    labels: Array | None = None,
+    pairs: Pairs | None = None,
+    ids: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
+    wrap: Callable[[nn.Module], nn.Module] = lambda objective: objective,
+    chosen: Mapping[str, Any] | None = None,
+) -> Choice:
+    """Return the configuration that `fit` uses when none is given; every rank returns the same.
+
+    Args:
+        embeddings: [n, d].
+        labels: [n], or None.
+        pairs: Rows of the embeddings, or None.
+        ids: [n] names of the rows, which decide what is held out; by default their numbers.
+        device: Where to train.
+        wrap: As for `Training`.
+        chosen: Fields of `CSRConfig` that are given.
+
+    Raises:
+        InvalidTrainingData, InvalidVector, InvalidConfig: As `Training`.
+    """
+    rows, input_dim = embeddings.shape
+    options = candidates(input_dim, rows, labels is not None, pairs is not None, **(chosen or {}))
+    if len(options) == 1:
+        ((name, config),) = options.items()
+        return Choice(name, config, {}, 0.0)
+    started = time.perf_counter()
+    mask = held_out([str(row) for row in range(rows)] if ids is None else ids)
+    probe = _paired_probe(embeddings, pairs, mask) if pairs is not None else _labelled_probe(embeddings, labels, mask)
+    first = next(iter(options))
+    if not probe.trustworthy(options[first]):
+        return Choice(first, options[first], {}, time.perf_counter() - started)
+    scores = {}
+    for name, config in options.items():
+        scores[name] = from_first_rank(probe.score(config, device, wrap), device)
+        log.info("candidate %r: validation %.4f", name, scores[name])
+    best = max(scores, key=lambda name: scores[name])
+    return Choice(best, options[best], scores, time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Rows to train a candidate on, and held-out questions to ask it.
+
+    Attributes:
+        embeddings: [n, d] training rows.
+        labels: [n], or None.
+        pairs: Rows of `embeddings`, or None.
+        documents: [m, d] to search.
+        queries: [q, d], held out.
+        judge: Found documents [q, 10] → quality of each query, 0 … 1.
+    """
+
+    embeddings: Array
+    labels: Array | None
+    pairs: Pairs | None
+    documents: Array
+    queries: Array
+    judge: Callable[[Array], Array]
+
+    def trustworthy(self, config: CSRConfig) -> bool:
+        """True when there are enough rows to train on and queries to tell candidates apart."""
+        examples = len(self.embeddings) if self.pairs is None else len(self.pairs.queries)
+        return len(self.queries) >= _QUERIES_MIN and examples >= config.batch_size
+
+    def score(self, config: CSRConfig, device: torch.device | str, wrap: Callable[[nn.Module], nn.Module]) -> float:
+        """Train a candidate for a quarter of its time and return its mean quality over queries and levels."""
+        short = dataclasses.replace(config, epochs=max(1, round(_PROBE_SHARE * config.epochs)))
+        training = Training(short, self.embeddings, self.labels, self.pairs, device, wrap)
+        while not training.done:
+            training.run_epoch()
+        adapter = training.adapter()
+        documents, queries = adapter.encode(self.documents, adapter.k_max), adapter.encode(self.queries, adapter.k_max)
+        return float(
+            np.mean(
+                [
+                    self.judge(
+                        metrics.sparse_neighbours(documents.prefix(k), queries.prefix(k), adapter.hidden_dim, _TOP)
+                    )
+                    for k in adapter.levels
+                ]
+            )
+        )
+
+
+def _labelled_probe(embeddings: Array, labels: Array | None, mask: Array) -> _Probe:
+    numbers = usable_labels(labels, len(embeddings))
+    kept, asked = _sample(np.flatnonzero(~mask), _ROWS_MAX), _sample(np.flatnonzero(mask), _QUERIES_MAX)
+    known, wanted = numbers[kept], numbers[asked]
+
+    def judge(found: Array) -> Array:
+        return metrics.one_nn_hits(found, known, wanted)
+
+    rows = np.asarray(embeddings[kept])
+    return _Probe(rows, known, None, rows, np.asarray(embeddings[asked]), judge)
+
+
+def _paired_probe(embeddings: Array, pairs: Pairs, mask: Array) -> _Probe:
+    """Hold out the pairs of some queries; their documents stay, as they would in an index."""
+    pairs = usable_pairs(pairs, len(embeddings), 0)
+    asked = _sample(np.unique(pairs.queries[mask[pairs.queries]]), _QUERIES_MAX)
+    learned = ~mask[pairs.queries]
+    kept = np.setdiff1d(np.arange(len(embeddings)), pairs.queries[~learned])
+    kept = np.union1d(kept, pairs.documents[learned])
+    if len(kept) > _ROWS_MAX:
+        some = _sample(np.flatnonzero(learned), _ROWS_MAX // 4)
+        needed = np.concatenate([pairs.queries[some], pairs.documents[some]])
+        kept = np.union1d(needed, _sample(kept, _ROWS_MAX // 2))
+        learned = np.isin(np.arange(len(learned)), some)
+    inside = Pairs(*(np.searchsorted(kept, side[learned]) for side in pairs))
+    questions = np.isin(pairs.queries, asked)
+    searched = np.union1d(pairs.documents[questions], _sample(np.unique(pairs.documents), _ROWS_MAX // 2))
+    relevant = np.stack(
+        [np.searchsorted(asked, pairs.queries[questions]), np.searchsorted(searched, pairs.documents[questions])],
+        axis=1,
+    )
+
+    def judge(found: Array) -> Array:
+        return metrics.ndcgs(found, relevant, _TOP)
+
+    return _Probe(embeddings[kept], None, inside, embeddings[searched], embeddings[asked], judge)
+
+
+def _sample(rows: Array, count: int) -> Array:
+    """Return at most `count` of the rows, spread evenly."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(np.int64)] if len(rows) else rows
