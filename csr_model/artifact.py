@@ -11,9 +11,6 @@ decides a code, and nothing else. Two adapters with one fingerprint encode alike
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -26,6 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from csr_model.errors import ArtifactCorrupt, ArtifactError, ArtifactExists, ArtifactTooNew
+from csr_model.new_folder import new_folder
 
 FORMAT_VERSION = 2
 WEIGHTS_FILE = "adapter.safetensors"
@@ -74,8 +72,8 @@ class Manifest:
 def fingerprint(tensors: Mapping[str, Tensor], levels: tuple[int, ...], normalize: bool) -> str:
     """Return the 32 hex digits that name the space of codes.
 
-    Covers the encoder's weights, the preprocessing with its linear map if there is one, the levels and the rule of selection; not the
-    decode gains, metrics or names.
+    Covers the encoder's weights, the preprocessing with its linear map if there is one, the levels and the
+    rule of selection; not the decode gains, metrics or names.
     """
     rule = {"code": "relu-topk-lowest-latent-first", "levels": list(levels), "normalize": normalize}
     digest = hashlib.sha256(json.dumps(rule, sort_keys=True).encode())
@@ -98,23 +96,13 @@ def write_artifact(folder: Path, manifest: Manifest, tensors: Mapping[str, Tenso
     weights = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     stored = asdict(manifest) | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with new_folder(folder) as unfinished:
+            (unfinished / WEIGHTS_FILE).write_bytes(weights)
+            (unfinished / CONFIG_FILE).write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    except FileExistsError as error:
+        raise ArtifactExists(f"{folder} exists; artifacts are never overwritten") from error
     except OSError as error:
         raise ArtifactError(f"cannot write {folder}: {error}") from error
-    try:
-        _write_durably(unfinished / WEIGHTS_FILE, weights)
-        _write_durably(unfinished / CONFIG_FILE, (json.dumps(stored, indent=2, sort_keys=True) + "\n").encode())
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        _sync_folder(unfinished)
-        if folder.exists():
-            raise ArtifactExists(f"{folder} exists; artifacts are never overwritten")
-        unfinished.rename(folder)
-        _sync_folder(folder.parent)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return _manifest(stored, folder)
 
 
@@ -183,18 +171,3 @@ def _check_tensors(folder: Path, manifest: Manifest, tensors: Mapping[str, Tenso
         raise ArtifactCorrupt(f"{folder}: weights are not float32")
     if fingerprint(tensors, manifest.levels, manifest.normalize) != manifest.fingerprint:
         raise ArtifactCorrupt(f"{folder}: weights and configuration do not give the fingerprint in {CONFIG_FILE}")
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
