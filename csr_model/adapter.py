@@ -276,6 +276,7 @@ def adapter_of(
         hidden_dim=autoencoder.hidden_dim,
         levels=levels,
         normalize=autoencoder.normalize,
+        linear_map=autoencoder.linear_map is not None,
         fingerprint=fingerprint(tensors, levels, autoencoder.normalize),
         training=dict(training),
         data=dict(data),

@@ -35,7 +35,7 @@ def test_a_version_goes_out_and_comes_in(
     csr: Csr, registry: Registry, register: Callable[[str, CSRAdapter], ModelVersionInfo], tmp_path: Path
 ) -> None:
     """Who moves a model to sentence-transformers and back must find it registered, and serving could begin."""
-    register("out", make_adapter())
+    register("out", make_adapter(mapped=True))
     target = tmp_path / "module"
     done = csr("export", str(target), "--model", "out", "--version", "1", "--module-alone", "--json")
     assert done.exit_code == 0, done.output
