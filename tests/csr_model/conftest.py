@@ -61,10 +61,19 @@ def config() -> Callable[..., CSRConfig]:
     return make
 
 
+def started(config: CSRConfig, rows: np.ndarray, mean: float = 0.0, scale: float = 1.0) -> CSRAutoencoder:
+    """Return an autoencoder whose latents are drawn from `rows`, its preprocessing set by hand."""
+    model = CSRAutoencoder(config.input_dim, config.hidden_dim, config.decode_ks, config.normalize)
+    model.mean.fill_(mean)
+    model.scale.fill_(scale)
+    model.start_from_rows(torch.from_numpy(rows).float(), config.seed)
+    return model
+
+
 @pytest.fixture
 def model(config: Callable[..., CSRConfig], embeddings: np.ndarray) -> CSRAutoencoder:
     """An autoencoder with data-drawn latents and biases that are not zero."""
-    model = CSRAutoencoder.from_rows(config(), torch.from_numpy(embeddings), torch.full((INPUT_DIM,), 0.01), 0.9)
+    model = started(config(), embeddings, mean=0.01, scale=0.9)
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         model.pre_bias.normal_(0, 0.05, generator=random)

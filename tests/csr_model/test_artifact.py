@@ -95,8 +95,8 @@ def test_changed_configuration_is_detected(folder: Path, changes: dict[str, Any]
 
 def test_newer_format_is_refused(folder: Path) -> None:
     """An older release must say that it is too old, not misread the folder."""
-    edit_config(folder, format_version=2)
-    with pytest.raises(ArtifactTooNew, match="format version 2; this release reads up to 1"):
+    edit_config(folder, format_version=3)
+    with pytest.raises(ArtifactTooNew, match="format version 3; this release reads up to 2"):
         CSRAdapter.load(folder)
 
 
@@ -127,7 +127,7 @@ def test_failed_write_leaves_nothing(adapter: CSRAdapter, tmp_path: Path, monkey
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("csr_model.artifact._write_durably", full)
+    monkeypatch.setattr("csr_model.new_folder._sync", full)
     with pytest.raises(ArtifactError, match="No space left"):
         adapter.save(tmp_path / "adapter")
     assert list(tmp_path.iterdir()) == []

@@ -44,7 +44,9 @@ def test_labels_help() -> None:
     (x, classes), (queries, query_classes) = rows(640, 0), rows(300, 1)
 
     def held_out(gamma: float) -> float:
-        settings = CSRConfig.automatic(16, 640, levels=(2, 4, 8), hidden_dim=48, batch_size=64, epochs=20, gamma=gamma)
+        settings = CSRConfig.automatic(
+            16, 640, levels=(2, 4, 8), hidden_dim=48, batch_size=64, epochs=20, gamma_labels=gamma
+        )
         adapter = fit(x, classes, config=settings).adapter
         found = metrics.sparse_neighbours(adapter.encode(x, 2), adapter.encode(queries, 2), 48, 1)
         return metrics.one_nn_accuracy(found, classes, query_classes)
@@ -57,7 +59,7 @@ def test_defaults_train(embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("csr_model.config._ROWS_TO_SEE", 1000)
     result = fit(embeddings)
     assert len(result.history) == 4
-    assert result.adapter.levels == (8, 16, 32, 64)
+    assert result.adapter.levels == (4, 8, 16, 32, 64)
     assert fit(embeddings).adapter.fingerprint == result.adapter.fingerprint
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from csr_model import CSRConfig, InvalidConfig, InvalidTrainingData, ResumeMismatch, Training, TrainingDiverged
+from csr_model.schedule import learning_rate_factor
 from csr_model.train_step import StepResult
-from csr_model.training import learning_rate_factor
 
 Make = Callable[..., CSRConfig]
 
@@ -37,7 +37,7 @@ def assert_same_weights(one: Training, other: Training) -> None:
 
 def test_resumed_equals_uninterrupted(config: Make, embeddings: np.ndarray, labels: np.ndarray) -> None:
     """A killed worker must not change the model: resumed weights, counters and history are bit-equal."""
-    settings = config(gamma=0.3, dead_after_rows=100)
+    settings = config(gamma_labels=0.3, dead_after_rows=100)
     whole = finished(Training(settings, embeddings, labels))
     first = Training(settings, embeddings, labels)
     first.run_epoch()
@@ -104,7 +104,7 @@ def test_history_reports_what_happened(config: Make, embeddings: np.ndarray) -> 
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (None, "labels are missing"),
+        (None, "learns labels but they are missing"),
         (np.zeros(320), "all 320 labels are equal"),
         (np.arange(320), "all 320 labels are different"),
         (np.zeros(319), r"labels have shape \(319,\); they must be \[320\]"),
@@ -113,14 +113,14 @@ def test_history_reports_what_happened(config: Make, embeddings: np.ndarray) -> 
 def test_unusable_labels_are_an_error(config: Make, embeddings: np.ndarray, labels: Any, says: str) -> None:
     """The published code trains on such labels with a loss of zero and says nothing."""
     with pytest.raises(InvalidTrainingData, match=says):
-        Training(config(gamma=1.0), embeddings, labels)
+        Training(config(gamma_labels=1.0), embeddings, labels)
 
 
 def test_labels_of_any_kind(config: Make, embeddings: np.ndarray, labels: np.ndarray) -> None:
     """Class names must train like class numbers."""
     names = np.array([f"class {label:02d}" for label in labels])
-    by_name = finished(Training(config(gamma=1.0), embeddings, names))
-    assert_same_weights(by_name, finished(Training(config(gamma=1.0), embeddings, labels)))
+    by_name = finished(Training(config(gamma_labels=1.0), embeddings, names))
+    assert_same_weights(by_name, finished(Training(config(gamma_labels=1.0), embeddings, labels)))
 
 
 def test_data_and_settings_must_fit(config: Make, embeddings: np.ndarray) -> None:

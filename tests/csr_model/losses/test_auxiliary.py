@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from csr_model.codes import Codes
-from csr_model.losses import auxiliary_loss
+from csr_model.losses.auxiliary import auxiliary_loss
 
 
 def decode_identity(codes: Codes[torch.Tensor]) -> torch.Tensor:

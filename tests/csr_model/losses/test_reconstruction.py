@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from csr_model.losses import reconstruction_loss, reconstruction_weights
+from csr_model.losses.reconstruction import reconstruction_loss, reconstruction_weights
 
 
 def test_known_value() -> None:
