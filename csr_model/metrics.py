@@ -69,7 +69,7 @@ def one_nn_hits(neighbours: Integers, document_labels: Integers, query_labels: I
     """Return [q] float64: 1 where the first neighbour has the query's label, 0 where not or where there is none."""
     first = neighbours[:, 0]
     same = np.asarray(document_labels)[first] == np.asarray(query_labels)
-    return ((first >= 0) & same).astype(np.float64)
+    return np.asarray((first >= 0) & same, np.float64)
 
 
 def one_nn_accuracy(neighbours: Integers, document_labels: Integers, query_labels: Integers) -> float:

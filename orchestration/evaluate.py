@@ -1,233 +1,177 @@
 """How good an adapter's codes are, measured through the index that will serve them, against exact dense search."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csr_model import Codes, CSRAdapter, metrics
 from csr_model.errors import ArtifactCorrupt
-from services.index.core import code
-from services.index.core.index import SparseIndex
+from orchestration.data.sets import EmbeddedSet
+from orchestration.evaluate_answers import NEIGHBOURS_MAX, Answers, RankingQuality, Rows, Scores
+from orchestration.evaluate_labels import Vectors, probe_hits, v_measure
+from orchestration.evaluate_search import RERANKED, CodeSearch, sparse_matrix, unit
+from orchestration.evaluation import Evaluation, KPair, LevelQuality, SearchQuality, suffix
+from services.runtime.errors import InvalidRequest
 
-NEIGHBOURS: Final = 10
-"""Neighbours compared by every recall."""
-RERANKED: Final = 50
-"""Hits that are re-ranked with the original embeddings, as a search can ask for."""
 BYTES_PER_LATENT: Final = 4
 """A stored latent: two bytes of number, two of weight."""
 
-_EXACTNESS_QUERIES: Final = 200
-_QUERIES_PER_CHUNK: Final = 256
-_DOCUMENTS_PER_CHUNK: Final = 4_096
-_NOTHING: Final = -1
-"""Row number where a query has fewer hits than asked for."""
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class LevelQuality:
-    """Quality at one k, on both sides.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """An evaluation with the scores that its means are made of.
 
     Attributes:
-        k: Active latents of queries and documents.
-        one_nn: Share of queries whose best hit has their label; None without labels.
-        recall: Mean share of the 10 nearest documents by dense cosine among the 10 best hits.
-        recall_reranked: The same after re-ranking the 50 best hits with the embeddings.
-        exactness: Share of the index's hits that plain brute force over the same codes puts in the same place;
-            1.0 unless the index is broken.
-        nmse: Σ‖x' − x̂‖² / Σ‖x' − x̄'‖² over the queries' embeddings.
-        dead_share: Share of latents that no query uses.
-        posting_skew: Σ p_j² over documents, p_j the share of them under latent j: postings met per query and
-            document; k²/h if use were even.
-        bytes_per_vector: Of a stored code, mean over documents.
+        evaluation: The means.
+        scores: By the names of `Evaluation.as_metrics`, one number a query in the set's order, for comparing two
+            systems on the same queries; NaN for a query without relevant documents. The back_ scores have one for
+            each document that is relevant to some query, by row.
     """
 
-    k: int
-    one_nn: float | None
-    recall: float
-    recall_reranked: float
-    exactness: float
-    nmse: float
-    dead_share: float
-    posting_skew: float
-    bytes_per_vector: float
+    evaluation: Evaluation
+    scores: Mapping[str, NDArray[np.float64]]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One adapter on one set of documents and held-out queries.
-
-    Attributes:
-        fingerprint: Of the adapter.
-        hidden_dim: Number of its latents.
-        supervised: Trained with labels; its codes then are not meant to keep dense neighbours.
-        parity: The adapter encodes its reference embeddings here as it did where it was trained.
-        documents: Number of documents.
-        queries: Number of queries.
-        dense_one_nn: 1-NN accuracy of exact dense search; None without labels.
-        dense_bytes_per_vector: Of a float32 embedding.
-        levels: By k ascending.
-    """
-
-    fingerprint: str
-    hidden_dim: int
-    supervised: bool
-    parity: bool
-    documents: int
-    queries: int
-    dense_one_nn: float | None
-    dense_bytes_per_vector: int
-    levels: tuple[LevelQuality, ...]
-
-    def as_metrics(self) -> dict[str, float]:
-        """Return every number by name, such as `recall.k32`; what was not measured is left out."""
-        values: dict[str, float | None] = {"dense_one_nn": self.dense_one_nn}
-        for level in self.levels:
-            measured = {name: value for name, value in vars(level).items() if name != "k"}
-            values |= {f"{name}.k{level.k}": value for name, value in measured.items()}
-        return {name: value for name, value in values.items() if value is not None}
+def evaluate(adapter: CSRAdapter, data: EmbeddedSet, ks: Sequence[KPair] | None = None) -> Evaluation:
+    """Return `measure(…).evaluation`."""
+    return measure(adapter, data, ks).evaluation
 
 
-def evaluate(
-    adapter: CSRAdapter,
-    documents: Floats,
-    queries: Floats,
-    document_labels: NDArray[Any] | None = None,
-    query_labels: NDArray[Any] | None = None,
-    levels: Sequence[int] | None = None,
-) -> Evaluation:
-    """Encode documents and held-out queries, search at each level, and compare with exact dense search.
+def measure(
+    adapter: CSRAdapter, data: EmbeddedSet, ks: Sequence[KPair] | None = None, answers: Answers | None = None
+) -> Measured:
+    """Encode documents and queries, search at each pair of k, and compare with labels, relevance and dense search.
+
+    What the set does not offer is not measured. Labels: 1-NN accuracy, linear probe, V-measure. Relevance: nDCG@10,
+    R@n in both directions. Always: recall of dense neighbours, and what the codes cost.
 
     Args:
         adapter: To judge.
-        documents: [n, d], n ≥ 50; usually the training rows.
-        queries: [q, d], none of them a document.
-        document_labels: [n]; given together with query_labels, or not at all.
-        query_labels: [q].
-        levels: Of the adapter's levels; all by default.
+        data: Its queries must not have been trained on.
+        ks: Pairs (k_query, k_docs): 1 … the adapter's k_limit, and one of its levels. By default `default_ks`.
+        answers: Of the same data, found before; they serve any number of adapters.
 
     Raises:
         InvalidVector: Embeddings that the adapter cannot encode.
+        InvalidRequest: A k out of range, or a set without documents or queries.
     """
-    levels = tuple(sorted(levels or adapter.levels))
-    stored, asked = adapter.encode(documents, adapter.k_max), adapter.encode(queries, adapter.k_max)
-    index = index_of(adapter, stored)
-    expected = metrics.dense_neighbours(documents, queries, NEIGHBOURS)
-    missed = adapter.reconstruction_nmse(queries)
-    unit_documents, unit_queries = unit(documents), unit(queries)
-
-    def at_level(k: int) -> LevelQuality:
-        hits = sparse_neighbours(index, asked, k, RERANKED)
-        reranked = _rerank(hits, unit_documents, unit_queries)
-        usage = metrics.usage_histogram(stored.prefix(k), adapter.hidden_dim)
-        return LevelQuality(
-            k=k,
-            one_nn=_one_nn(hits, document_labels, query_labels),
-            recall=metrics.recall(hits[:, :NEIGHBOURS], expected),
-            recall_reranked=metrics.recall(reranked[:, :NEIGHBOURS], expected),
-            exactness=exactness(hits[:_EXACTNESS_QUERIES, :NEIGHBOURS], stored, asked, k, adapter.hidden_dim),
-            nmse=missed[k],
-            dead_share=metrics.unused_share(metrics.usage_histogram(asked.prefix(k), adapter.hidden_dim)),
-            posting_skew=metrics.posting_skew(usage, len(documents)),
-            bytes_per_vector=BYTES_PER_LATENT * float(usage.sum()) / len(documents),
-        )
-
-    return Evaluation(
+    began = time.perf_counter()
+    ks = default_ks(adapter.levels) if ks is None else ks
+    _check(adapter, data, ks)
+    answers = Answers.of(data) if answers is None else answers
+    dense = answers.scores_of_dense(data)
+    scores: Scores = {f"dense_{name}": values for name, values in dense.items()}
+    judge = _Judge(adapter, data, answers, scores, max(k_query for k_query, _ in ks))
+    searches = [judge.search(pair) for pair in ks]
+    missed = adapter.reconstruction_nmse(data.queries.embeddings)
+    both = sorted((search for search in searches if search.k_query == search.k_docs), key=lambda search: search.k_docs)
+    levels = tuple(judge.level(search, missed[search.k_docs]) for search in both)
+    dense_probe, dense_v_measure = judge.labels_told(judge.unit_documents, judge.unit_queries, "dense_linear_probe")
+    evaluation = Evaluation(
         fingerprint=adapter.fingerprint,
         hidden_dim=adapter.hidden_dim,
-        supervised=float(adapter.manifest.training["gamma"]) > 0,
+        supervised=adapter.supervised,
         parity=_has_parity(adapter),
-        documents=len(documents),
-        queries=len(queries),
-        dense_one_nn=_one_nn(expected, document_labels, query_labels),
-        dense_bytes_per_vector=documents.shape[1] * 4,
-        levels=tuple(at_level(k) for k in levels),
+        documents=len(data.documents.embeddings),
+        queries=len(data.queries.embeddings),
+        dense=RankingQuality.of(dense),
+        dense_linear_probe=dense_probe,
+        dense_v_measure=dense_v_measure,
+        dense_bytes_per_vector=data.documents.embeddings.shape[1] * 4,
+        levels=levels,
+        asymmetric=tuple(search for search in searches if search.k_query != search.k_docs),
+        seconds=time.perf_counter() - began,
     )
+    return Measured(evaluation, scores)
 
 
-def index_of(adapter: CSRAdapter, stored: Codes[Any]) -> SparseIndex:
-    """Return an index over codes at k_max; ids are row numbers, padded so that they sort alike."""
-    index = SparseIndex(adapter.hidden_dim, adapter.k_max)
-    index.upsert([f"{row:010d}" for row in range(len(stored.latents))], stored.latents, stored.weights)
-    return index
+def default_ks(levels: Sequence[int]) -> list[KPair]:
+    """Return each level on both sides, then thin documents under fat queries: k_max asks every smaller level."""
+    return [(k, k) for k in levels] + [(levels[-1], k) for k in levels[:-1]]
 
 
-def sparse_neighbours(index: SparseIndex, asked: Codes[Any], k: int, top_n: int) -> Rows:
-    """Return the rows that the index finds, [q, top_n] best first, −1 behind the last hit."""
-    rows = np.full((len(asked.latents), top_n), _NOTHING, np.int64)
-    for query, hits in enumerate(index.search(asked.latents, asked.weights, top_n, k=k)):
-        rows[query, : len(hits)] = [int(name) for name, _ in hits]
-    return rows
+class _Judge:
+    """Codes of one set, encoded once and measured at any pair of k; adds per-query scores to `scores`."""
+
+    def __init__(
+        self, adapter: CSRAdapter, data: EmbeddedSet, answers: Answers, scores: Scores, k_query_max: int
+    ) -> None:
+        width = max(adapter.k_max, k_query_max)
+        documents, queries = (adapter.encode(part.embeddings, width) for part in (data.documents, data.queries))
+        self.unit_documents, self.unit_queries = unit(data.documents.embeddings), unit(data.queries.embeddings)
+        self._hidden_dim, self._answers, self._scores = adapter.hidden_dim, answers, scores
+        self._documents, self._queries = documents.prefix(adapter.k_max), queries.prefix(adapter.k_max)
+        self._forward = CodeSearch.of(
+            self._hidden_dim, self._documents, queries, self.unit_documents, self.unit_queries
+        )
+        asking = answers.asking_back
+        found = slice(None) if len(asking) else slice(0)  # nobody asks: an empty index answers nobody
+        self._back = CodeSearch.of(
+            self._hidden_dim,
+            Codes(*(part[found] for part in self._queries)),
+            Codes(*(part[asking] for part in documents)),
+            self.unit_queries,
+            self.unit_documents[asking],
+        )
+
+    def search(self, ks: KPair) -> SearchQuality:
+        """Search in both directions, plain and re-ranked."""
+        hits = self._forward.hits(*ks, NEIGHBOURS_MAX)
+        hits_back = self._back.hits(*ks, RERANKED)
+        reranked, reranked_back = self._forward.reranked(hits), self._back.reranked(hits_back)
+        return SearchQuality(
+            *ks,
+            hits=self._quality(hits, hits_back, suffix(ks)),
+            reranked=self._quality(reranked, reranked_back, f"_reranked{suffix(ks)}"),
+            exactness=self._forward.exactness(hits, *ks),
+        )
+
+    def level(self, search: SearchQuality, nmse: float) -> LevelQuality:
+        """Measure the codes themselves at the k of a search."""
+        k, rows = search.k_docs, len(self._documents.latents)
+        stored, asked = self._documents.prefix(k), self._queries.prefix(k)
+        usage = metrics.usage_histogram(stored, self._hidden_dim)
+        linear_probe, v_measured = self.labels_told(
+            sparse_matrix(stored, self._hidden_dim), sparse_matrix(asked, self._hidden_dim), f"linear_probe.k{k}"
+        )
+        return LevelQuality(
+            k=k,
+            search=search,
+            linear_probe=linear_probe,
+            v_measure=v_measured,
+            nmse=nmse,
+            dead_share=metrics.unused_share(metrics.usage_histogram(asked, self._hidden_dim)),
+            posting_skew=metrics.posting_skew(usage, rows),
+            bytes_per_vector=BYTES_PER_LATENT * float(usage.sum()) / rows,
+        )
+
+    def labels_told(self, documents: Vectors, queries: Vectors, name: str) -> tuple[float | None, float | None]:
+        """Return linear probe and V-measure, None without labels."""
+        if self._answers.labels is None:
+            return None, None
+        document_labels, query_labels = self._answers.labels
+        self._scores[name] = probe_hits(documents, document_labels, queries, query_labels)
+        return float(self._scores[name].mean()), v_measure(queries, query_labels)
+
+    def _quality(self, found: Rows, found_back: Rows, ending: str) -> RankingQuality:
+        measured = self._answers.scores(found, found_back) | self._answers.fidelity(found)
+        self._scores.update({f"{name}{ending}": values for name, values in measured.items()})
+        return RankingQuality.of(measured)
 
 
-def exactness(found: Rows, stored: Codes[Any], asked: Codes[Any], k: int, hidden_dim: int) -> float:
-    """Return the share of places in `found` that plain brute force over the same codes fills alike, 0 … 1.
-
-    Brute force follows the definition of the score in docs/architecture.md, Σ q̂·d̂ / √(Σq̂² · Σd̂²), in float64, where
-    sums of these integers are exact in any order; then score descending, row ascending, positive scores only.
-
-    Args:
-        found: [m, top_n], the index's answers to the first m queries.
-        stored: Document codes.
-        asked: Query codes.
-        k: Active latents of both.
-        hidden_dim: h.
-    """
-    count, top_n = found.shape
-    queries = _quantised(asked.latents[:count], asked.weights[:count], k, hidden_dim)
-    best_scores: NDArray[np.float64] = np.zeros((count, 0))
-    best_rows: Rows = np.zeros((count, 0), np.int64)
-    for start in range(0, len(stored.latents), _DOCUMENTS_PER_CHUNK):
-        chunk = slice(start, start + _DOCUMENTS_PER_CHUNK)
-        documents = _quantised(stored.latents[chunk], stored.weights[chunk], k, hidden_dim)
-        squares = (queries**2).sum(1)[:, None] * (documents**2).sum(1)
-        scores = np.divide(queries @ documents.T, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
-        best_scores = np.hstack([best_scores, scores])
-        best_rows = np.hstack([best_rows, np.broadcast_to(start + np.arange(len(documents)), scores.shape)])
-        order = np.argsort(-best_scores, axis=1, kind="stable")[:, :top_n]  # stable: rows ascend already
-        best_scores = np.take_along_axis(best_scores, order, axis=1)
-        best_rows = np.take_along_axis(best_rows, order, axis=1)
-    expected = np.full_like(found, _NOTHING)
-    expected[:, : best_rows.shape[1]] = np.where(best_scores > 0, best_rows, _NOTHING)
-    return float((found == expected).mean())
-
-
-def unit(embeddings: Floats) -> Floats:
-    """Return rows scaled to length 1, as float32."""
-    rows = np.asarray(embeddings, np.float32)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
-
-
-def _quantised(latents: NDArray[Any], weights: NDArray[Any], k: int, hidden_dim: int) -> NDArray[np.float64]:
-    """Return stored weights cut to k as dense rows."""
-    codes = code.with_width(code.quantise(latents, weights, hidden_dim=hidden_dim, active_max=latents.shape[1]), k)
-    dense = np.zeros((len(latents), hidden_dim))
-    # Padding names latent 0 with weight 0: adding leaves a true latent 0 alone.
-    np.add.at(dense, (np.arange(len(latents))[:, None], codes.latents), codes.weights)
-    return dense
-
-
-def _rerank(hits: Rows, documents: Floats, queries: Floats) -> Rows:
-    """Return the same hits by dense cosine, best first."""
-    parts = []
-    for start in range(0, len(hits), _QUERIES_PER_CHUNK):
-        rows = hits[start : start + _QUERIES_PER_CHUNK]
-        cosines = np.einsum("qnd,qd->qn", documents[rows], queries[start : start + _QUERIES_PER_CHUNK])
-        order = np.argsort(-np.where(rows == _NOTHING, -np.inf, cosines), axis=1, kind="stable")
-        parts.append(np.take_along_axis(rows, order, axis=1))
-    return np.concatenate(parts)
-
-
-def _one_nn(neighbours: Rows, document_labels: NDArray[Any] | None, query_labels: NDArray[Any] | None) -> float | None:
-    if document_labels is None or query_labels is None:
-        return None
-    first = neighbours[:, 0]
-    return float(((first != _NOTHING) & (document_labels[first] == query_labels)).mean())
+def _check(adapter: CSRAdapter, data: EmbeddedSet, ks: Sequence[KPair]) -> None:
+    for name, part in (("documents", data.documents), ("queries", data.queries)):
+        if not len(part.embeddings):
+            raise InvalidRequest(f"{name}: the set {data.name} has none; at least one is needed")
+    for k_query, k_docs in ks:
+        if not 1 <= k_query <= adapter.k_limit:
+            raise InvalidRequest(f"k_query: {k_query}; this adapter encodes 1..{adapter.k_limit} active latents")
+        if k_docs not in adapter.levels:
+            raise InvalidRequest(f"k_docs: {k_docs}; documents answer at {', '.join(map(str, adapter.levels))}")
 
 
 def _has_parity(adapter: CSRAdapter) -> bool:

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 from mlflow.entities import Metric
 
 from csr_model.errors import CSRModelError
-from orchestration.evaluate import Evaluation
+from orchestration.evaluation import Evaluation
 from orchestration.gates import GateResult, judge
 from orchestration.mlflow_access import mlflow_errors
 from orchestration.registry import CHALLENGER, CHAMPION, ModelVersionInfo, Registry

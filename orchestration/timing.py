@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from csr_model import Codes, CSRAdapter
-from orchestration.evaluate import NEIGHBOURS, Floats, index_of, unit
+from orchestration.evaluate_answers import NEIGHBOURS, Floats
+from orchestration.evaluate_search import index_of, unit
 from services.index.core.index import SparseIndex
 
 _ROUNDS: Final = 5
@@ -50,7 +51,7 @@ def time_queries(
         queries: [q, d].
         levels: Of the adapter's levels; all by default.
     """
-    index = index_of(adapter, adapter.encode(documents, adapter.k_max))
+    index = index_of(adapter.hidden_dim, adapter.encode(documents, adapter.k_max))
     asked = adapter.encode(queries, adapter.k_max)
     contenders: dict[int | None, Search] = {None: _dense_search(unit(documents), unit(queries))}
     contenders |= {k: _sparse_search(index, asked, k) for k in levels or adapter.levels}

@@ -1,19 +1,28 @@
 """One MLflow run for each training job: where it comes from, how it went, how it ended."""
 
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from mlflow.entities import Param
+from mlflow.entities import Metric, Param
+from numpy.typing import NDArray
 
+from orchestration import pictures
+from orchestration.evaluate_answers import RankingQuality
+from orchestration.evaluation import QUALITY_NAMES, Evaluation
 from orchestration.mlflow_access import experiment_id, mlflow_errors
 from orchestration.registry import Registry
 from services.runtime.errors import RegistryUnavailable
 
 REVISION_TAG: Final = "csr.git_revision"
 DATA_TAG: Final = "csr.data_digest"
+PICTURES: Final = "pictures"
+"""Folder of the run's artifacts with its PNG files."""
+VALIDATION_PREFIX: Final = "validation."
+"""Of the names of metrics that were measured on held-out training data."""
 
 
 @contextmanager
@@ -46,6 +55,47 @@ def last_epoch(registry: Registry, run_id: str) -> Mapping[str, float]:
     """Return the metrics of the newest epoch that a run has logged; empty before the first."""
     with mlflow_errors(registry.uri):
         return dict(registry.client.get_run(run_id).data.metrics)
+
+
+def log_training_quality(
+    registry: Registry,
+    run_id: str,
+    evaluation: Evaluation,
+    pca: Mapping[int, RankingQuality],
+    usage: NDArray[Any],
+    usage_rows: int,
+) -> None:
+    """Log how good the trained adapter is to its run: every number, and three pictures.
+
+    Args:
+        registry: Where the run is.
+        run_id: Of a run whose epochs are logged; its metric dead_share becomes a picture.
+        evaluation: On a validation set, never on the test split.
+        pca: Quality of PCA on the same set, by number of dimensions.
+        usage: [h] in how many training codes each latent is active.
+        usage_rows: Number of those codes.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer.
+    """
+    headline = evaluation.headline
+    codes = {level.k: level.search.hits.known()[headline] for level in evaluation.levels}
+    thin = {search.k_docs: search.hits.known()[headline] for search in evaluation.asymmetric}
+    beaten = {k: quality.known()[headline] for k, quality in pca.items()}
+    dense = evaluation.dense.known().get(headline, 1.0)  # dense search finds all its own neighbours
+    now = time.time_ns() // 1_000_000
+    measured = [Metric(VALIDATION_PREFIX + name, value, now, 0) for name, value in evaluation.as_metrics().items()]
+    with mlflow_errors(registry.uri):
+        registry.client.log_batch(run_id, metrics=measured)
+        history = registry.client.get_metric_history(run_id, "dead_share")
+        by_epoch = {metric.step: metric.value for metric in history}  # a resumed epoch is logged again
+        figures = {
+            "quality_by_k": pictures.quality_by_k(QUALITY_NAMES[headline], codes, beaten, dense, thin),
+            "latent_usage": pictures.usage_histogram(usage, usage_rows),
+            "dead_share": pictures.dead_share_by_epoch([by_epoch[step] for step in sorted(by_epoch)]),
+        }
+        for name, figure in figures.items():
+            registry.client.log_figure(run_id, figure, f"{PICTURES}/{name}.png")
 
 
 def git_revision() -> str:

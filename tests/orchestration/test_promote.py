@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from csr_model import CSRAdapter
-from orchestration.evaluate import Evaluation
+from orchestration.evaluation import Evaluation
 from orchestration.promote import promote
 from orchestration.registry import CHALLENGER, CHAMPION, ModelVersionInfo, Registry
 from services.runtime.errors import (
