@@ -15,8 +15,9 @@ from orchestration.cli.collections import client, print_hits, upload
 from orchestration.cli.model_views import evaluate_version, promotion_table, train_with_progress, verdict
 from orchestration.cli.stack import backbone_folder
 from orchestration.data.catalog import SETS, load
+from orchestration.data.sets import EmbeddedSet
 from orchestration.data.split import EmbeddedSplit
-from orchestration.evaluate import Evaluation
+from orchestration.evaluation import Evaluation
 from orchestration.promote import Promotion, promote
 from orchestration.registry import CHAMPION, ModelVersionInfo, Registry
 from orchestration.stack.processes import interrupts_deferred
@@ -28,14 +29,12 @@ from services.client.types import Token
 from services.runtime.errors import UnknownCollection
 from services.runtime.settings import Settings
 
-DATA = "newsgroups20"
+DATA = "newsgroups20-sample"
 COLLECTION = "newsgroups"
 QUERIES = 10
 HITS = 3
 LEVELS = (8, 16, 32)
 SERVED_QUERIES = 256
-
-Splits = dict[str, EmbeddedSplit]
 
 
 def run_demo(settings: Settings, ray_address: str) -> None:
@@ -64,28 +63,28 @@ def run_demo(settings: Settings, ray_address: str) -> None:
 
 def _run(settings: Settings, stack: Stack, ray_address: str) -> None:
     with _chapter("1. Real text, embedded"):
-        splits = load(DATA, settings.cache_dir, err)
-        _show_data(splits)
+        data = load(DATA, settings.cache_dir, err)
+        _show_data(data)
     with _chapter("2. An adapter, trained by Ray Train and tracked in MLflow"):
         stack.up(step, only=("ray",))
         ray.init(address=ray_address, log_to_driver=False, logging_level=logging.ERROR)
-        trained = train_with_progress(settings, splits["train"])
+        trained = train_with_progress(settings, data.train)
         ray.shutdown()
         out.print(f"registered {trained.name} version {trained.version}, fingerprint {trained.fingerprint}")
     with _chapter("3. Gates, measured on held-out documents"):
         registry = Registry.open(settings)
-        trial = promote(registry, trained.name, lambda version: evaluate_version(registry, splits, version))
+        trial = promote(registry, trained.name, lambda version: evaluate_version(registry, data, version))
         out.print(promotion_table(trial))
         out.print(verdict(trial))
     with _chapter("4. The stack: Redis, encoder replicas, index servers, router"):
         stack.up(step, backbone=lambda: backbone_folder(settings))
     with _chapter("5. Documents in, over gRPC"), client() as router:
-        token = _index(router, settings, splits["train"])
+        token = _index(router, settings, data.documents)
     with _chapter("6. Searches, over gRPC"), client() as router:
-        _search_texts(router, splits["test"], token)
-        _search_served(router, splits, token)
+        _search_texts(router, data.queries, token)
+        _search_served(router, data.queries, token)
     with _chapter("7. Codes against dense vectors, side by side"):
-        _compare(registry, splits, trial)
+        _compare(registry, data, trial)
     _say_what_next(settings)
 
 
@@ -97,8 +96,8 @@ def _chapter(title: str) -> Iterator[None]:
     out.print(f"[dim]({time.monotonic() - began:.1f} s)[/dim]\n", highlight=False)
 
 
-def _show_data(splits: Splits) -> None:
-    for name, split in splits.items():
+def _show_data(data: EmbeddedSet) -> None:
+    for name, split in (("documents", data.documents), ("queries", data.queries)):
         rows, dim = split.embeddings.shape
         out.print(f"{name}: {rows:,} texts as embeddings of {dim} dimensions, digest {split.digest[:12]}")
     out.print(f"licence: {SETS[DATA].licence}")
@@ -126,8 +125,7 @@ def _search_texts(router: Client, queries: EmbeddedSplit, token: Token) -> None:
     print_hits(shown, found)
 
 
-def _search_served(router: Client, splits: Splits, token: Token) -> None:
-    queries = splits["test"]
+def _search_served(router: Client, queries: EmbeddedSplit, token: Token) -> None:
     found = router.search(
         COLLECTION, embeddings=queries.embeddings[:SERVED_QUERIES], top_n=1, k=32, include_payloads=True, token=token
     )
@@ -144,13 +142,13 @@ def _search_served(router: Client, splits: Splits, token: Token) -> None:
     )
 
 
-def _compare(registry: Registry, splits: Splits, trial: Promotion) -> None:
+def _compare(registry: Registry, data: EmbeddedSet, trial: Promotion) -> None:
     champion = registry.resolve(trial.version.name, CHAMPION)
-    evaluation = _evaluation_of(champion, registry, splits, trial)
-    documents, queries = splits["train"].embeddings, splits["test"].embeddings
+    evaluation = _evaluation_of(champion, registry, data, trial)
+    documents, queries = data.documents.embeddings, data.queries.embeddings
     times = time_queries(registry.load(champion), documents, queries, LEVELS)
     out.print(comparison_table(evaluation, times))
-    exactness = min(level.exactness for level in evaluation.levels if level.k in LEVELS)
+    exactness = min(level.search.exactness for level in evaluation.levels if level.k in LEVELS)
     out.print(f"recall@10 of the index against brute force over the same codes: {exactness:.4f}", highlight=False)
     out.print(
         "At a few thousand documents both are quick; dense search grows with dimensions x documents, "
@@ -159,10 +157,10 @@ def _compare(registry: Registry, splits: Splits, trial: Promotion) -> None:
     )
 
 
-def _evaluation_of(champion: ModelVersionInfo, registry: Registry, splits: Splits, trial: Promotion) -> Evaluation:
+def _evaluation_of(champion: ModelVersionInfo, registry: Registry, data: EmbeddedSet, trial: Promotion) -> Evaluation:
     if champion.version == trial.version.version:
         return trial.evaluation
-    return evaluate_version(registry, splits, champion)
+    return evaluate_version(registry, data, champion)
 
 
 def comparison_table(evaluation: Evaluation, times: list[QueryTime]) -> Table:
@@ -172,7 +170,7 @@ def comparison_table(evaluation: Evaluation, times: list[QueryTime]) -> Table:
     dense = next(timed for timed in times if timed.k is None)
     table.add_row(
         "dense, numpy",
-        _percent(evaluation.dense_one_nn),
+        _percent(evaluation.dense.one_nn),
         "100.0",
         "",
         str(evaluation.dense_bytes_per_vector),
@@ -186,9 +184,9 @@ def comparison_table(evaluation: Evaluation, times: list[QueryTime]) -> Table:
         level = by_k[timed.k]
         table.add_row(
             f"CSR, k = {timed.k}",
-            _percent(level.one_nn),
-            _percent(level.recall),
-            _percent(level.recall_reranked),
+            _percent(level.search.hits.one_nn),
+            _percent(level.search.hits.recall),
+            _percent(level.search.reranked.recall),
             f"{level.bytes_per_vector:.0f}",
             f"{1e3 * timed.single:.3f}",
             f"{1e3 * timed.batched:.3f}",

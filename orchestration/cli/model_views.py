@@ -1,17 +1,49 @@
 """What the commands around models do and show, apart from the command line; imports torch, Ray and MLflow."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from csr_model import CSRConfig
 from orchestration.cli.app import err
 from orchestration.data.catalog import MINILM_NAME
+from orchestration.data.sets import EmbeddedSet
 from orchestration.data.split import EmbeddedSplit
-from orchestration.evaluate import Evaluation, evaluate
+from orchestration.evaluate import evaluate
+from orchestration.evaluate_answers import RankingQuality
+from orchestration.evaluation import Evaluation, LevelQuality, SearchQuality
 from orchestration.promote import Promotion
 from orchestration.registry import ModelVersionInfo, Registry
 from orchestration.train_job import TrainedVersion, TrainingProgress, train
 from services.runtime.settings import Settings
+
+COLUMNS: Final = (
+    "k",
+    "nDCG@10",
+    "R@1",
+    "R@10",
+    "back R@10",
+    "1-NN",
+    "re-ranked",
+    "probe",
+    "V",
+    "dense@10",
+    "dead",
+    "bytes",
+)
+"""Of the table, in %; `re-ranked` is the first quality of the set after re-ranking 50 hits, `dense@10` the share of the
+10 nearest by dense cosine, `bytes` per vector."""
+
+_OF_RANKING: Final = {
+    "ndcg": "nDCG@10",
+    "relevant_recall_1": "R@1",
+    "relevant_recall_10": "R@10",
+    "back_recall_10": "back R@10",
+    "one_nn": "1-NN",
+    "recall": "dense@10",
+}
 
 
 def train_with_progress(
@@ -43,29 +75,69 @@ def train_with_progress(
         return train(loaded, rows, config, model, MINILM_NAME, show)
 
 
-def evaluate_version(registry: Registry, splits: dict[str, EmbeddedSplit], version: ModelVersionInfo) -> Evaluation:
-    """Measure a registered version on the held-out split, against the training rows as documents."""
-    documents, queries = splits["train"], splits["test"]
+def evaluate_version(
+    registry: Registry,
+    data: EmbeddedSet,
+    version: ModelVersionInfo,
+    k_query: int | None = None,
+    k_docs: int | None = None,
+) -> Evaluation:
+    """Measure a registered version on the set's test queries.
+
+    With one k given, the other side takes each of the adapter's levels; with none, `default_ks` are measured.
+    """
     adapter = registry.load(version)
-    return evaluate(adapter, documents.embeddings, queries.embeddings, documents.labels, queries.labels)
+    if k_query is None and k_docs is None:
+        return evaluate(adapter, data)
+    asked, stored = (adapter.levels if k is None else (k,) for k in (k_query, k_docs))
+    return evaluate(adapter, data, [(query, docs) for query in asked for docs in stored])
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Quality per k as a table for people, in percent."""
-    table = Table("k", "1-NN %", "recall@10 %", "re-ranked 50 %", "dead latents %", "bytes/vector")
-    for level in evaluation.levels:
-        table.add_row(
-            str(level.k),
-            _percent(level.one_nn),
-            _percent(level.recall),
-            _percent(level.recall_reranked),
-            _percent(level.dead_share),
-            f"{level.bytes_per_vector:.0f}",
-        )
-    table.add_row(
-        "dense", _percent(evaluation.dense_one_nn), "100.0", "100.0", "-", str(evaluation.dense_bytes_per_vector)
+    """Quality per k as a table for people, in percent; columns that the set cannot fill are left out."""
+    rows = [_search_row(level.search) | _level_row(level) for level in evaluation.levels]
+    rows += [_search_row(search) for search in evaluation.asymmetric]
+    rows.append(_dense_row(evaluation))
+    columns = {name: any(name in row for row in rows) for name in COLUMNS}
+    shown = [name for name, filled in columns.items() if filled]
+    caption = (
+        f"{evaluation.queries:,} queries, {evaluation.documents:,} documents, {evaluation.hidden_dim:,} latents; "
+        f"measured in {evaluation.seconds:.0f} s"
     )
+    table = Table(*shown, caption=caption, caption_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*(row.get(name, "-") for name in shown))
     return table
+
+
+def _search_row(search: SearchQuality) -> dict[str, str]:
+    k_query, k_docs = search.k_query, search.k_docs
+    reranked = search.reranked.known()
+    first = next(name for name in _OF_RANKING if name in reranked)
+    name = str(k_docs) if k_query == k_docs else f"{k_docs}, queries {k_query}"
+    return {"k": name, **_ranking_row(search.hits), "re-ranked": _percent(reranked[first])}
+
+
+def _level_row(level: LevelQuality) -> dict[str, str]:
+    shares = {"probe": level.linear_probe, "V": level.v_measure, "dead": level.dead_share}
+    return {**_known(shares), "bytes": f"{level.bytes_per_vector:.0f}"}
+
+
+def _dense_row(evaluation: Evaluation) -> dict[str, str]:
+    labels = {"probe": evaluation.dense_linear_probe, "V": evaluation.dense_v_measure}
+    exact = {"k": "dense", "dense@10": "100.0", "bytes": str(evaluation.dense_bytes_per_vector)}
+    return exact | _ranking_row(evaluation.dense) | _known(labels)
+
+
+def _ranking_row(quality: RankingQuality) -> dict[str, str]:
+    known = quality.known()
+    return {column: _percent(known[name]) for name, column in _OF_RANKING.items() if name in known}
+
+
+def _known(shares: Mapping[str, float | None]) -> dict[str, str]:
+    return {name: _percent(share) for name, share in shares.items() if share is not None}
 
 
 def promotion_table(promotion: Promotion) -> Table:
@@ -89,5 +161,5 @@ def verdict(promotion: Promotion) -> str:
     }[promotion.outcome]
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

@@ -49,9 +49,14 @@ def evaluate(
     data: DataSet = DEFAULT_DATA,
     model: Model = None,
     version: Version = CHALLENGER,
+    k_query: Annotated[int | None, typer.Option(min=1, help="Latents of each query; default: every level.")] = None,
+    k_docs: Annotated[int | None, typer.Option(min=1, help="Latents of each document; default: every level.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure a registered version on held-out documents against exact dense search."""
+    """Measure a registered version on held-out queries against exact dense search.
+
+    Without --k-query and --k-docs: each level on both sides, then thin documents under the fattest queries.
+    """
     from orchestration.cli.model_views import evaluate_version, evaluation_table
     from orchestration.data.catalog import load
     from orchestration.registry import Registry
@@ -59,7 +64,7 @@ def evaluate(
     loaded = settings()
     registry = Registry.open(loaded)
     found = registry.resolve(model or loaded.registry.model, version)
-    evaluation = evaluate_version(registry, load(data, loaded.cache_dir, err), found)
+    evaluation = evaluate_version(registry, load(data, loaded.cache_dir, err), found, k_query, k_docs)
     if json:
         print_json(asdict(evaluation))
     else:
@@ -82,11 +87,11 @@ def promote(
 
     loaded = settings()
     registry = Registry.open(loaded)
-    splits = load(data, loaded.cache_dir, err)
+    judging = load(data, loaded.cache_dir, err)
     promotion = run_gates(
         registry,
         model or loaded.registry.model,
-        lambda found: evaluate_version(registry, splits, found),
+        lambda found: evaluate_version(registry, judging, found),
         version,
         force,
     )
