@@ -1,7 +1,7 @@
 """What quality is measured on while and after training: a part of the training data, never the test split."""
 
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,39 @@ NEIGHBOUR_QUERIES: Final = 500
 Rows = NDArray[np.int64]
 
 
-def validation_set(data: EmbeddedSet) -> EmbeddedSet:
-    """Return the set that judges adapters trained on the `train` and `pairs` of the result; the test split is unused.
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """The rows of a training split that judge, and those that are left to learn from; by number.
+
+    Attributes:
+        learned: [n] rows to train on, ascending.
+        pairs: [m, 2] positions in `learned` of the pairs to train on; None where the set has none.
+        documents: Rows to search.
+        queries: Rows that ask, ascending.
+        relevant: [r, 2] positions in `queries` and `documents`; None where labels decide, or dense neighbours.
+    """
+
+    learned: Rows
+    pairs: Rows | None
+    documents: Rows
+    queries: Rows
+    relevant: Rows | None
+
+    def thinned(self, queries: int, documents: int) -> Self:
+        """Return at most so many queries, and so many documents besides those that they want, spread evenly."""
+        asking = spread(np.arange(len(self.queries)), queries)
+        kept = spread(np.arange(len(self.documents)), documents)
+        relevant = self.relevant
+        if relevant is not None:
+            relevant = relevant[np.isin(relevant[:, 0], asking)]
+            kept = np.union1d(kept, relevant[:, 1])
+            sides = [np.searchsorted(asking, relevant[:, 0]), np.searchsorted(kept, relevant[:, 1])]
+            relevant = np.stack(sides, axis=1)
+        return replace(self, documents=self.documents[kept], queries=self.queries[asking], relevant=relevant)
+
+
+def held_out_rows(data: EmbeddedSet) -> HeldOutRows:
+    """Return which rows of the training split judge adapters that are trained on the others; the test split is unused.
 
     About a tenth is held out, by id and so the same in every run:
 
@@ -32,14 +63,35 @@ def validation_set(data: EmbeddedSet) -> EmbeddedSet:
     """
     by_relevance = data.relevant is not None or data.train.labels is None
     if data.pairs is not None and len(data.pairs) and by_relevance:
-        return _of_pairs(data, np.asarray(data.pairs))
+        return _of_pairs(data.train.ids, np.asarray(data.pairs))
     asking = np.flatnonzero(held_out(data.train.ids))
     left = np.setdiff1d(np.arange(len(data.train.ids)), asking)
     _check(len(asking), len(left), f"{len(data.train.ids)} training rows")
     if data.train.labels is None:
         asking = asking[:NEIGHBOUR_QUERIES]
-    documents, queries = rows_of(data.train, left), rows_of(data.train, asking)
-    return EmbeddedSet(f"{data.name}-validation", documents, None, documents, queries, None)
+    return HeldOutRows(left, None, left, asking, None)
+
+
+def validation_set(data: EmbeddedSet, rows: HeldOutRows | None = None) -> EmbeddedSet:
+    """Return the set that judges adapters trained on the `train` and `pairs` of the result.
+
+    Args:
+        data: With its training split.
+        rows: By default `held_out_rows(data)`.
+
+    Raises:
+        InvalidRequest: As `held_out_rows`.
+    """
+    rows = held_out_rows(data) if rows is None else rows
+    train = rows_of(data.train, rows.learned)
+    return EmbeddedSet(
+        name=f"{data.name}-validation",
+        train=train,
+        pairs=rows.pairs,
+        documents=train if rows.documents is rows.learned else rows_of(data.train, rows.documents),
+        queries=rows_of(data.train, rows.queries),
+        relevant=rows.relevant,
+    )
 
 
 def rows_of(split: EmbeddedSplit, rows: Rows) -> EmbeddedSplit:
@@ -56,20 +108,26 @@ def rows_of(split: EmbeddedSplit, rows: Rows) -> EmbeddedSplit:
     )
 
 
-def _of_pairs(data: EmbeddedSet, pairs: Rows) -> EmbeddedSet:
+def spread(rows: Rows, count: int) -> Rows:
+    """Return at most `count` of the rows, at even distances."""
+    if len(rows) <= count:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]
+
+
+def _of_pairs(ids: list[str], pairs: Rows) -> HeldOutRows:
     asking_rows = np.unique(pairs[:, 0])
-    asking = asking_rows[held_out([data.train.ids[row] for row in asking_rows])]
+    asking = asking_rows[held_out([ids[row] for row in asking_rows])]
     held = np.isin(pairs[:, 0], asking)
     _check(int(held.sum()), int((~held).sum()), f"{len(pairs)} training pairs")
     # A row that is also a document of a pair that stays is needed there.
     found = np.unique(pairs[:, 1])
-    left = np.setdiff1d(np.arange(len(data.train.ids)), np.setdiff1d(asking, found))
-    return EmbeddedSet(
-        name=f"{data.name}-validation",
-        train=rows_of(data.train, left),
+    left = np.setdiff1d(np.arange(len(ids)), np.setdiff1d(asking, found))
+    return HeldOutRows(
+        learned=left,
         pairs=np.searchsorted(left, pairs[~held]),
-        documents=rows_of(data.train, found),
-        queries=rows_of(data.train, asking),
+        documents=found,
+        queries=asking,
         relevant=np.stack([np.searchsorted(asking, pairs[held, 0]), np.searchsorted(found, pairs[held, 1])], axis=1),
     )
 
