@@ -184,7 +184,7 @@ class Training:
         return adapter_from_training(copy.deepcopy(self.autoencoder).cpu(), self.config, sample, data)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything a later process needs to continue bit for bit, once an epoch has run.
+        """Return everything a later process needs to continue bit for bit.
 
         Tensors, numbers and strings only, so `torch.load(weights_only=True)` reads it. The order of
         rows needs no random state: it follows from seed and epoch.
@@ -216,7 +216,7 @@ class Training:
         self._dead_latents.load_state_dict(state["dead_latents"])
         self.resampled = state["resampled"]
         self.history = [EpochReport(**report) for report in state["history"]]
-        self._prepared = True
+        self._prepared = self.step > 0
 
     def _make_sampler(self) -> Sampler:
         config, rows = self.config, self.summary.rows
@@ -343,5 +343,6 @@ def _check_batches(config: CSRConfig, embeddings: "np.ndarray[Any, Any]") -> Non
     if rows < config.batch_size:
         raise InvalidTrainingData(f"{rows} rows do not fill a batch of {config.batch_size}; lower batch_size")
     unit = world_size() * (4 if config.gamma_pairs or config.gamma_neighbours else 1)
+    unit *= 2 if config.gamma_pairs and config.gamma_neighbours else 1
     if config.batch_size % unit:
         raise InvalidConfig(f"batch_size is {config.batch_size}; it must be a multiple of {unit} for these ranks")
