@@ -1,5 +1,6 @@
 """An embedded data set: what an adapter may learn from, and what judges it."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,3 +24,13 @@ class EmbeddedSet:
     """Test queries."""
     relevant: NDArray[np.int64] | None
     """[r, 2], (row of queries, row of documents), without repeats; None: same label, relevant."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that is learned from, searched and asked."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.documents, self.queries):
+            digest.update(split.digest.encode())
+        for rows in (self.pairs, self.relevant):
+            digest.update(b"-" if rows is None else rows.astype("<i8").tobytes())
+        return digest.hexdigest()
