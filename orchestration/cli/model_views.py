@@ -102,7 +102,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     shown = [name for name, filled in columns.items() if filled]
     caption = (
         f"{evaluation.queries:,} queries, {evaluation.documents:,} documents, {evaluation.hidden_dim:,} latents; "
-        f"measured in {evaluation.seconds:.0f} s"
+        f"measured in {evaluation.seconds:.0f} s; all in % but k and bytes"
     )
     table = Table(*shown, caption=caption, caption_justify="left")
     for column in table.columns[1:]:
