@@ -134,13 +134,13 @@ def delete(name: Name) -> None:
 @app.command()
 def index(
     collection: Name,
-    data: Annotated[str, typer.Option("--data", help="Data set, see `csr data`.")] = "newsgroups20",
+    data: Annotated[str, typer.Option("--data", help="Data set, see `csr data`.")] = "newsgroups20-sample",
 ) -> None:
-    """Bulk-load the training split of a data set into a collection; safe to repeat."""
+    """Bulk-load the documents of a data set into a collection; safe to repeat."""
     from orchestration.data.catalog import load  # imports torch
 
     loaded = settings()
-    rows = load(data, loaded.cache_dir, err)["train"]
+    rows = load(data, loaded.cache_dir, err).documents
     with client() as router:
         upload(router, collection, rows)
         out.print(f"{router.count(collection).count:,} documents in {collection}.")

@@ -10,7 +10,7 @@ from orchestration.cli.app import GATE_FAILED, Json, app, err, out, print_json, 
 DataSet = Annotated[str, typer.Option("--data", help="Data set, see `csr data`.")]
 Model = Annotated[str | None, typer.Option("--model", help="Registered model; default: setting registry.model.")]
 Version = Annotated[str, typer.Option("--version", help="Version number or alias.")]
-DEFAULT_DATA = "newsgroups20"
+DEFAULT_DATA = "newsgroups20-sample"
 CHALLENGER = "challenger"
 
 # Modules that need torch, Ray or MLflow are imported by the command that uses them: `csr status` need not wait.
@@ -31,7 +31,7 @@ def train(
     from orchestration.train_job import automatic_config
 
     loaded = settings()
-    rows = load(data, loaded.cache_dir, err)["train"]
+    rows = load(data, loaded.cache_dir, err).train
     chosen = {"hidden_dim": hidden_dim, "epochs": epochs}
     config = automatic_config(
         rows, loaded.training.workers, seed=seed, **{key: value for key, value in chosen.items() if value is not None}

@@ -72,7 +72,8 @@ def load(
         pairs: What belongs together in a user's file.
 
     Raises:
-        DataUnavailable: unknown set, files beside a public one, a file that cannot be used, or something cannot be fetched or cached.
+        DataUnavailable: unknown set, files beside a public one, a file that cannot be used, or something cannot be
+            fetched or cached.
         BackboneUnusable: sentence-transformers is not installed.
     """
     if Path(name).suffix in SUFFIXES:

@@ -37,7 +37,7 @@ class Convolution(nn.Module):
         kernel = weights[f"{name}.weight"]
         scale = weights[f"{norm}.weight"] / torch.sqrt(weights[f"{norm}.running_var"] + NORM_EPSILON)
         shift = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
-        self.kernel = nn.Parameter(kernel * scale[:, None, None, None])
+        self.kernel = nn.Parameter((kernel * scale[:, None, None, None]).contiguous(memory_format=torch.channels_last))
         self.shift = nn.Parameter(shift)
         self.stride = stride
         self.groups = len(kernel) if kernel.shape[1] == 1 else 1
@@ -81,7 +81,7 @@ class EfficientNetLite0(nn.Module):
             Convolution(weights, "_conv_stem", "_bn0", stride=2),
             *(Block(weights, f"_blocks.{number}", stride) for number, stride in enumerate(STRIDES)),
             Convolution(weights, "_conv_head", "_bn1"),
-        ).to(memory_format=torch.channels_last)
+        )
 
     @classmethod
     def load(cls, path: Path) -> "EfficientNetLite0":

@@ -1,7 +1,8 @@
 """Embeddings that a user brings: .npy (memory-mapped) or .parquet, with or without ids, labels and texts."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -37,25 +38,24 @@ def read_embeddings(path: Path) -> EmbeddedSplit:
         FileInvalid: no such file, not of that format, a missing or mistyped column, a null, an id twice, rows of
             different lengths, or a row that is zero or not finite.
     """
-    table = None
+    columns: dict[str, pa.ChunkedArray] = {}
     if path.suffix == ".npy":
         embeddings = _npy(path)
     elif path.suffix == ".parquet":
-        table = read_table(path, COLUMNS, required=("embedding",))
-        embeddings = _lists(path, table["embedding"])
+        columns = read_columns(path, COLUMNS, required=("embedding",))
+        embeddings = _lists(path, columns["embedding"])
     else:
         raise FileInvalid(path, f"embeddings come as {' or '.join(SUFFIXES)}")
     if (row := first_unusable(embeddings)) is not None:
         raise FileInvalid(path, f"row {row} is zero or not finite", "embedding")
-    names = set() if table is None else set(table.column_names)
-    ids = _ids(path, table["id"]) if "id" in names else [str(row) for row in range(len(embeddings))]
-    labels, label_names = _labels(path, table["label"]) if "label" in names else (None, [])
-    texts = strings(path, "text", table["text"]) if "text" in names else [""] * len(ids)
+    ids = _ids(path, columns["id"]) if "id" in columns else [str(row) for row in range(len(embeddings))]
+    labels, label_names = _labels(path, columns["label"]) if "label" in columns else (None, [])
+    texts = strings(path, "text", columns["text"]) if "text" in columns else [""] * len(ids)
     return EmbeddedSplit.of(ids, embeddings, labels, label_names, texts)
 
 
-def read_table(path: Path, columns: tuple[str, ...], required: tuple[str, ...]) -> pa.Table:
-    """Return those of the columns of a .parquet that it has.
+def read_columns(path: Path, names: Sequence[str], required: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+    """Return those of the named columns that a .parquet has.
 
     Raises:
         FileInvalid: it cannot be read, or lacks a required column.
@@ -64,21 +64,23 @@ def read_table(path: Path, columns: tuple[str, ...], required: tuple[str, ...]) 
         there = parquet.read_schema(path).names
         if missing := [name for name in required if name not in there]:
             raise FileInvalid(path, f"it is missing; there are: {', '.join(there) or 'none'}", missing[0])
-        return parquet.read_table(path, columns=[name for name in columns if name in there])
+        table = parquet.read_table(path, columns=[name for name in names if name in there])
     except (OSError, pa.ArrowException) as error:
         raise FileInvalid(path, _reason(error, "a .parquet")) from error
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def read_array(path: Path) -> NDArray[np.generic]:
+def read_array(path: Path) -> NDArray[Any]:
     """Return the memory map of a .npy.
 
     Raises:
         FileInvalid: it cannot be read.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise FileInvalid(path, _reason(error, "a .npy of numbers")) from error
+    return array
 
 
 def strings(path: Path, name: str, column: pa.ChunkedArray) -> list[str]:

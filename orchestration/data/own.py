@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.data.files import FileInvalid, read_array, read_embeddings, read_table, strings
+from orchestration.data.files import FileInvalid, read_array, read_columns, read_embeddings, strings
 from orchestration.data.sets import EmbeddedSet
 from orchestration.data.split import EmbeddedSplit
 from orchestration.data.texts import hashed_order
@@ -95,19 +95,20 @@ def _numbered(path: Path, rows_path: Path, count: int) -> Rows:
     array = read_array(path)
     if array.ndim != 2 or array.shape[1] != 2 or not np.issubdtype(array.dtype, np.integer):
         raise FileInvalid(path, f"it holds {array.dtype} {list(array.shape)}, not integers [pairs, 2]")
+    array = array.astype(np.int64)
     wrong = np.argwhere((array < 0) | (array >= count))
     if len(wrong):
         row, column = wrong[0]
         name = ("query", "document")[column]
         raise FileInvalid(path, f"row {row} is {array[row, column]}; {rows_path} has rows 0 … {count - 1}", name)
-    return array.astype(np.int64)
+    return array
 
 
 def _named(path: Path, rows_path: Path, ids: Sequence[str]) -> Rows:
     if path.suffix != ".parquet":
         raise FileInvalid(path, "pairs come as .npy or .parquet")
     names = ("query", "document")
-    table = read_table(path, names, required=names)
+    table = read_columns(path, names, required=names)
     numbers = {name: row for row, name in enumerate(ids)}
     columns = []
     for name in names:

@@ -64,7 +64,7 @@ class EmbeddedSplit:
         )
 
 
-def data_digest(ids: Sequence[str], embeddings: NDArray[np.float32], labels: NDArray[np.int64] | None) -> str:
+def data_digest(ids: Sequence[str], embeddings: NDArray[np.floating[Any]], labels: NDArray[np.int64] | None) -> str:
     """Return the SHA-256 that identifies training or test data: over ids, embedding bytes and labels, in order."""
     digest = hashlib.sha256(json.dumps([list(ids), embeddings.shape, labels is not None]).encode())
     for block in blocks(embeddings):
@@ -80,7 +80,7 @@ def blocks(rows: NDArray[Any]) -> Iterator[slice]:
         yield slice(start, start + BLOCK_ROWS)
 
 
-def first_unusable(embeddings: NDArray[np.floating]) -> int | None:
+def first_unusable(embeddings: NDArray[np.floating[Any]]) -> int | None:
     """Return the first row that no adapter could use, because it is zero or not finite, if there is one."""
     for block in blocks(embeddings):
         norms = np.linalg.norm(embeddings[block].astype(np.float32), axis=1)

@@ -41,7 +41,7 @@ def client(stack: LocalStack) -> Client:
 @pytest.fixture(scope="module")
 def written(stack: LocalStack, champion: Champion) -> Token:
     """600 documents with texts as payloads in a collection of the champion; the token covers them all."""
-    documents = champion.splits["train"]
+    documents = champion.data.train
     with stack.client() as client:
         client.create_collection(COLLECTION, champion.trained.name)
         payloads = [{"text": text[:200]} for text in documents.texts]
@@ -54,7 +54,7 @@ def written(stack: LocalStack, champion: Champion) -> Token:
 def stored(stack: LocalStack, champion: Champion, written: Token) -> dict[str, oracle.Document]:
     """The oracle's view of the stored codes, read back through the API."""
     with stack.client() as client:
-        found = client.get(COLLECTION, champion.splits["train"].ids, include_codes=True)
+        found = client.get(COLLECTION, champion.data.train.ids, include_codes=True)
     assert found.missing == []
     return {
         document.id: oracle.Document(
@@ -70,7 +70,7 @@ def stored(stack: LocalStack, champion: Champion, written: Token) -> dict[str, o
 @pytest.fixture(scope="module")
 def queries(champion: Champion) -> np.ndarray:
     """Held-out embeddings, as float16 keeps them."""
-    return champion.splits["test"].embeddings[:QUERIES].astype(np.float16).astype(np.float32)
+    return champion.data.queries.embeddings[:QUERIES].astype(np.float16).astype(np.float32)
 
 
 def encoded(stack: LocalStack, champion: Champion, k: int, **queries: object) -> vector_pb2.CodeBatch:
@@ -109,14 +109,14 @@ def test_a_collection_is_encoded_by_the_model_that_passed_the_gates(
     assert champion.promotion.passed
     assert (model.name, model.version) == (champion.trained.name, champion.trained.version)
     assert model.fingerprint == champion.trained.fingerprint == champion.adapter.fingerprint
-    assert described.documents == client.count(COLLECTION).count == len(champion.splits["train"].ids)
+    assert described.documents == client.count(COLLECTION).count == len(champion.data.train.ids)
     assert described.appendfsync == "always"
     assert {part.index_server for part in described.partitions} == {"index-0", "index-1"}
 
 
 def test_stored_codes_are_those_of_the_adapter(champion: Champion, stored: dict[str, oracle.Document]) -> None:
     """The served encoder would differ from the adapter that was evaluated."""
-    documents = champion.splits["train"]
+    documents = champion.data.train
     rounded = documents.embeddings.astype(np.float16).astype(np.float32)
     codes = champion.adapter.encode(rounded, champion.adapter.levels[-1])
     for id, latents, weights in zip(documents.ids, codes.latents, codes.weights, strict=True):
@@ -152,7 +152,7 @@ def test_answers_to_texts_are_those_of_brute_force(
     stack: LocalStack, client: Client, champion: Champion, stored: dict[str, oracle.Document], written: Token
 ) -> None:
     """People who search with words would get other answers than the codes of their words deserve."""
-    texts = champion.splits["test"].texts[:QUERIES]
+    texts = champion.data.queries.texts[:QUERIES]
     answer = client.search(COLLECTION, texts=texts, top_n=10, k=32, token=written, allow_truncation=True)
     codes = rows(encoded(stack, champion, 32, texts=vector_pb2.TextBatch(texts=texts)))
     assert found(answer) == brute_force(stored, codes, 10, 32)
@@ -181,7 +181,7 @@ def test_reranking_scores_sparse_hits_by_their_embeddings(
     client: Client, champion: Champion, queries: np.ndarray, written: Token
 ) -> None:
     """Users who pay for re-ranking would not get the dense order of the hits."""
-    documents = champion.splits["train"]
+    documents = champion.data.train
     embeddings = documents.embeddings.astype(np.float16).astype(np.float64)
     cosines = queries @ embeddings.T / np.linalg.norm(queries, axis=1)[:, None] / np.linalg.norm(embeddings, axis=1)
     rank = {id: row for row, id in enumerate(documents.ids)}
@@ -197,7 +197,7 @@ def test_payloads_are_the_texts_that_were_stored(
     client: Client, champion: Champion, queries: np.ndarray, written: Token
 ) -> None:
     """People would see hits without text, or with the text of another document."""
-    documents = champion.splits["train"]
+    documents = champion.data.train
     texts = dict(zip(documents.ids, documents.texts, strict=True))
     answer = client.search(COLLECTION, embeddings=queries, include_payloads=True, token=written)
     assert not answer.receipt.payloads_missing

@@ -59,11 +59,11 @@ def corpus(stack: LocalStack, patient: Client, champion: Champion) -> Corpus:
         stack.up()
     name = f"articles-{uuid.uuid4().hex}"
     patient.create_collection(name, champion.trained.name)
-    documents = champion.splits["train"]
+    documents = champion.data.train
     payloads = [{"row": row} for row in range(DOCUMENTS)]
     ids, embeddings = documents.ids[:DOCUMENTS], documents.embeddings[:DOCUMENTS]
     token = patient.upsert(name, ids, embeddings=embeddings, payloads=payloads).token
-    codes = champion.adapter.encode(champion.splits["test"].embeddings[:QUERIES], 32)
+    codes = champion.adapter.encode(champion.data.queries.embeddings[:QUERIES], 32)
     queries = Codes(codes.latents, codes.weights, champion.adapter.fingerprint)
     return Corpus(name, queries, patient.search(name, codes=queries, top_n=50, token=token))
 
@@ -165,7 +165,7 @@ def test_a_killed_store_loses_no_acknowledged_write(
     stack: LocalStack, patient: Client, impatient: Client, champion: Champion, corpus: Corpus
 ) -> None:
     """Users would lose documents that were confirmed, or searches while the store is down, or later writes."""
-    embeddings = champion.splits["train"].embeddings[DOCUMENTS:]
+    embeddings = champion.data.train.embeddings[DOCUMENTS:]
     with writing(stack, corpus.name, embeddings) as written:
         eventually(lambda: len(written.acknowledged) > 20, seconds=30)
         stack.signal("redis", signal.SIGKILL)
@@ -205,7 +205,7 @@ def test_a_killed_encoder_process_leaves_its_replicas_to_the_next(
     stack: LocalStack, patient: Client, champion: Champion, corpus: Corpus
 ) -> None:
     """Text searches would fail although replicas run, or the stack could not be repaired because they do."""
-    texts = champion.splits["test"].texts[:2]
+    texts = champion.data.queries.texts[:2]
     log = stack.folder / "stack" / "logs" / "encoder.log"
     expected = patient.search(corpus.name, texts=texts, allow_truncation=True).hits
     stack.signal("encoder", signal.SIGKILL)
@@ -227,10 +227,10 @@ def test_without_encoder_codes_can_be_searched_and_texts_cannot(
     assert corpus.search(impatient).hits == corpus.before.hits
     began = time.monotonic()
     with pytest.raises(EncoderUnavailable):
-        impatient.search(corpus.name, texts=champion.splits["test"].texts[:2], allow_truncation=True)
+        impatient.search(corpus.name, texts=champion.data.queries.texts[:2], allow_truncation=True)
     assert time.monotonic() - began < 10
     with pytest.raises(EncoderUnavailable):
-        impatient.upsert(corpus.name, ["refused"], embeddings=champion.splits["train"].embeddings[:1])
+        impatient.upsert(corpus.name, ["refused"], embeddings=champion.data.train.embeddings[:1])
     assert patient.get(corpus.name, ["refused"]).missing == ["refused"]
     code, reports = stack.status()
     assert (code, reports["encoder"]["detail"]) == (1, DIED)

@@ -1,13 +1,12 @@
 """A tiny model on its whole way: real text, Ray Train, MLflow, gates, champion. Imports torch, Ray and MLflow."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from csr_model import CSRAdapter
 from orchestration.cli.model_views import evaluate_version
-from orchestration.data.catalog import MINILM_NAME, load
-from orchestration.data.split import EmbeddedSplit
+from orchestration.data.catalog import MINILM_NAME, load_newsgroups20_sample
+from orchestration.data.sets import EmbeddedSet
 from orchestration.promote import Promotion, promote
 from orchestration.registry import Registry
 from orchestration.train_job import TrainedVersion, automatic_config, train
@@ -23,24 +22,24 @@ class Champion:
 
     Attributes:
         registry_uri: Of the MLflow that knows it under the default name.
-        splits: What it was trained (`train`) and judged (`test`) on.
+        data: What it was trained and judged on.
     """
 
     registry_uri: str
     trained: TrainedVersion
     promotion: Promotion
     adapter: CSRAdapter
-    splits: Mapping[str, EmbeddedSplit]
+    data: EmbeddedSet
 
 
 def train_and_promote(folder: Path, cluster: RayCluster) -> Champion:
     """Train on two workers of the cluster, register in `folder`, evaluate, and promote because every gate passes."""
     settings = Settings(data_dir=folder, registry=RegistrySettings(uri=f"sqlite:///{folder / 'mlflow.db'}"))
-    splits = load("newsgroups20", load_settings().cache_dir, rows=ROWS)
-    config = automatic_config(splits["train"], settings.training.workers, hidden_dim=512, epochs=12)
+    data = load_newsgroups20_sample(load_settings().cache_dir, rows=ROWS)
+    config = automatic_config(data.train, settings.training.workers, hidden_dim=512, epochs=12)
     with cluster.joined():
-        trained = train(settings, splits["train"], config, backbone=MINILM_NAME)
+        trained = train(settings, data.train, config, backbone=MINILM_NAME)
     registry = Registry.open(settings)
-    promotion = promote(registry, trained.name, lambda version: evaluate_version(registry, splits, version))
+    promotion = promote(registry, trained.name, lambda version: evaluate_version(registry, data, version))
     assert promotion.outcome == "promoted", promotion.gates
-    return Champion(settings.registry_uri, trained, promotion, registry.load(promotion.version), splits)
+    return Champion(settings.registry_uri, trained, promotion, registry.load(promotion.version), data)

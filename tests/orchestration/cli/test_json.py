@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from typer.testing import CliRunner, Result
 
 from csr_model import CSRConfig, fit
 from orchestration.cli import app
-from orchestration.data.catalog import SETS
+from orchestration.cli.models import DEFAULT_DATA
+from orchestration.data.catalog import SETS, load_newsgroups20_sample
 from orchestration.registry import CHALLENGER, CHAMPION, Registry
 from orchestration.tracking import training_run
 from services.runtime.redis_binary import find_redis_server
@@ -103,7 +105,8 @@ def test_servers_are_set_and_listed(csr: Csr, store: None) -> None:
 def registry(champion: Champion, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """The session's registry, as the one that the settings name; data sets are as small as its model's."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", champion.registry_uri)
-    monkeypatch.setitem(SETS, "newsgroups20", replace(SETS["newsgroups20"], rows=ROWS))  # type: ignore[misc]
+    small = replace(SETS[DEFAULT_DATA], load=partial(load_newsgroups20_sample, rows=ROWS))
+    monkeypatch.setitem(SETS, DEFAULT_DATA, small)
     return Registry.open(Settings(registry=RegistrySettings(uri=champion.registry_uri)))
 
 
@@ -117,7 +120,7 @@ def test_evaluation_names_every_level(csr: Csr, registry: Registry, champion: Ch
 
 def test_a_failed_gate_is_3_and_moves_nothing(csr: Csr, registry: Registry, champion: Champion, tmp_path: Path) -> None:
     """A pipeline would take a refused version for a promoted one."""
-    rows = champion.splits["train"].embeddings
+    rows = champion.data.train.embeddings
     config = CSRConfig.automatic(rows.shape[1], len(rows), hidden_dim=96, epochs=1, levels=(2, 4))
     folder = tmp_path / "adapter"
     fit(rows, config=config).adapter.save(folder)
