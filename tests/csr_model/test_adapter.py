@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from csr_model import CSRAdapter, InvalidK, InvalidVector, read_codes
+from csr_model import CSRAdapter, CSRConfig, InvalidK, InvalidVector, fit, read_codes
 
 
 def test_shapes_dtypes_and_norms(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
@@ -66,8 +67,12 @@ def test_scale_of_the_input_does_not_matter(adapter: CSRAdapter, embeddings: np.
         np.testing.assert_allclose(codes.weights, expected.weights, atol=1e-5)
 
 
-def test_encoding_changes_nothing(adapter: CSRAdapter, embeddings: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"linear_map": "labels", "gamma_labels": 1.0, "map_epochs": 1}], ids=str)
+def test_encoding_changes_nothing(
+    config: Callable[..., CSRConfig], embeddings: np.ndarray, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     """Elsewhere inference advances dead-latent counters; here weights, buffers and input stay as they are."""
+    adapter = fit(embeddings, np.arange(320) % 4, config=config(epochs=1, **changes)).adapter
     x = embeddings.copy()
     before = {name: tensor.clone() for name, tensor in adapter._autoencoder.state_dict().items()}
     usage = adapter.usage.clone()

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -59,8 +60,6 @@ def test_changed_weight_file_is_detected(folder: Path, position: int) -> None:
 
 def test_exchanged_weights_with_matching_sha_are_detected(folder: Path) -> None:
     """Weights and their checksum exchanged together still belong to another fingerprint."""
-    import hashlib
-
     path = folder / "adapter.safetensors"
     tensors = load_file(path)
     tensors["weight"][0, 0] += 1e-3
@@ -156,3 +155,114 @@ def test_moved_folder_still_loads(folder: Path, tmp_path: Path) -> None:
     """Artifacts are copied between stores; nothing in them may depend on a path."""
     shutil.copytree(folder, tmp_path / "elsewhere" / "copy")
     CSRAdapter.load(tmp_path / "elsewhere" / "copy").verify_parity()
+
+
+@pytest.fixture(scope="module")
+def mapped(config: Callable[..., CSRConfig], embeddings: np.ndarray) -> CSRAdapter:
+    """An adapter with a linear map, learned from labels."""
+    labels = np.arange(320) % 4
+    return fit(embeddings, labels, config=config(linear_map="labels", map_epochs=2, epochs=1)).adapter
+
+
+@pytest.fixture
+def mapped_folder(mapped: CSRAdapter, tmp_path: Path) -> Path:
+    """That adapter, stored."""
+    mapped.save(tmp_path / "mapped")
+    return tmp_path / "mapped"
+
+
+def edit_tensors(folder: Path, **changes: torch.Tensor | None) -> None:
+    """Replace, add or (None) remove tensors, and record the new checksum as a careful forger would."""
+    path = folder / "adapter.safetensors"
+    tensors = {name: tensor for name, tensor in (load_file(path) | changes).items() if tensor is not None}
+    save_file(tensors, path)
+    edit_config(folder, weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_linear_map_round_trip(mapped: CSRAdapter, mapped_folder: Path, embeddings: np.ndarray) -> None:
+    """A map that was lost on the way would leave an adapter that encodes something else, without an error."""
+    loaded = CSRAdapter.load(mapped_folder)
+    assert loaded.manifest.linear_map
+    assert loaded.fingerprint == mapped.fingerprint
+    assert loaded.supervised
+    before, after = mapped.encode(embeddings, 8), loaded.encode(embeddings, 8)
+    np.testing.assert_array_equal(before.latents, after.latents)
+    np.testing.assert_array_equal(before.weights, after.weights)
+    loaded.verify_parity()
+    with torch.no_grad():
+        loaded._autoencoder.linear_map.copy_(torch.eye(16))
+    assert (loaded.encode(embeddings, 8).weights != before.weights).any()
+
+
+def test_changed_linear_map_is_detected(mapped_folder: Path) -> None:
+    """The map decides every code, so the fingerprint must cover it."""
+    tensors = load_file(mapped_folder / "adapter.safetensors")
+    edit_tensors(mapped_folder, linear_map=tensors["linear_map"] + 1e-3)
+    with pytest.raises(ArtifactCorrupt, match="fingerprint"):
+        CSRAdapter.load(mapped_folder)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [None, torch.eye(15), torch.eye(16, dtype=torch.float64)],
+    ids=["missing", "misshapen", "float64"],
+)
+def test_missing_or_misshapen_linear_map_is_detected(mapped_folder: Path, tensor: torch.Tensor | None) -> None:
+    """Without its map the adapter would take embeddings as they are and find nothing that fits."""
+    edit_tensors(mapped_folder, linear_map=tensor)
+    with pytest.raises(ArtifactCorrupt, match=r"linear_map|float32"):
+        CSRAdapter.load(mapped_folder)
+
+
+def test_unexpected_linear_map_is_detected(folder: Path, mapped_folder: Path) -> None:
+    """A map that the configuration denies must not be ignored."""
+    edit_tensors(folder, linear_map=torch.eye(16))
+    edit_config(mapped_folder, linear_map=False)
+    for altered in (folder, mapped_folder):
+        with pytest.raises(ArtifactCorrupt, match=r"a linear map that config\.json does not mention"):
+            CSRAdapter.load(altered)
+
+
+def test_format_1_still_loads(adapter: CSRAdapter, folder: Path, embeddings: np.ndarray) -> None:
+    """Adapters stored before linear maps existed are in registries and must serve the same codes."""
+    path = folder / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["linear_map"]
+    stored["training"] = {"gamma": 1.0, "levels": [2, 4, 8]}
+    path.write_text(json.dumps(stored | {"format_version": 1}))
+    loaded = CSRAdapter.load(folder)
+    assert loaded.fingerprint == adapter.fingerprint
+    assert not loaded.manifest.linear_map
+    assert loaded.supervised
+    np.testing.assert_array_equal(loaded.encode(embeddings, 8).latents, adapter.encode(embeddings, 8).latents)
+    loaded.verify_parity()
+    loaded.save(folder.parent / "again")
+    assert json.loads((folder.parent / "again" / "config.json").read_text())["format_version"] == 2
+
+
+def test_format_2_must_say_whether_there_is_a_map(folder: Path) -> None:
+    """Only the old format may leave it out; in the new one a missing field is damage."""
+    path = folder / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["linear_map"]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ArtifactCorrupt, match="linear_map"):
+        CSRAdapter.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "supervised"),
+    [
+        ({}, False),
+        ({"gamma_neighbours": 1.0}, False),
+        ({"gamma_labels": 1.0}, True),
+        ({"linear_map": "labels"}, True),
+    ],
+    ids=str,
+)
+def test_says_whether_labels_shaped_it(
+    config: Callable[..., CSRConfig], embeddings: np.ndarray, changes: dict[str, Any], supervised: bool
+) -> None:
+    """Gates hold an adapter to dense neighbours only if nothing else taught it."""
+    labels = np.arange(320) % 4
+    assert fit(embeddings, labels, config=config(epochs=1, map_epochs=1, **changes)).adapter.supervised == supervised

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from csr_model import CSRConfig, InvalidConfig, InvalidTrainingData, ResumeMismatch, Training, TrainingDiverged
-from csr_model.schedule import learning_rate_factor
+from csr_model import (
+    CSRConfig,
+    InvalidConfig,
+    InvalidTrainingData,
+    InvalidVector,
+    ResumeMismatch,
+    Training,
+    TrainingDiverged,
+)
+from csr_model.batches import Pairs
 from csr_model.train_step import StepResult
 
 Make = Callable[..., CSRConfig]
@@ -29,43 +37,99 @@ def finished(training: Training) -> Training:
     return training
 
 
+def alike_pairs(labels: np.ndarray) -> Pairs:
+    """Pair each row of the first half with one of its label in the second, each in turn."""
+    places = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
+    later = {label: rows[rows >= 160] for label, rows in places.items()}
+    documents = [
+        later[label][np.searchsorted(places[label], row) % len(later[label])] for row, label in enumerate(labels[:160])
+    ]
+    return Pairs(np.arange(160), np.array(documents))
+
+
 def assert_same_weights(one: Training, other: Training) -> None:
     """Compare bit for bit."""
     for name, tensor in one.autoencoder.state_dict().items():
         assert torch.equal(tensor, other.autoencoder.state_dict()[name]), name
 
 
-def test_resumed_equals_uninterrupted(config: Make, embeddings: np.ndarray, labels: np.ndarray) -> None:
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "reconstruction": {"dead_after_rows": 40},
+    "labels": {"gamma_labels": 0.3, "dead_after_rows": 100},
+    "pairs": {"gamma_pairs": 0.3},
+    "two stages, pairs": {"gamma_pairs": 0.3, "linear_map": "pairs", "map_epochs": 2},
+    "two stages, labels": {"linear_map": "labels", "map_epochs": 2},
+    "neighbours": {"gamma_neighbours": 0.5},
+    "annealing": {"gamma_labels": 0.3, "anneal_from": 16},
+    "everything": {"gamma_labels": 0.3, "gamma_pairs": 0.3, "gamma_neighbours": 0.5, "anneal_from": 16},
+    "bfloat16": {"gamma_labels": 0.3, "precision": "bfloat16"},
+    "paper": {
+        "mode": "paper",
+        "levels": (8,),
+        "gamma_self": 1.0,
+        "dead_after_rows": 100,
+        "gradient_clip": None,
+        "resample": False,
+    },
+}
+
+
+@pytest.fixture(params=OBJECTIVES)
+def start(
+    request: pytest.FixtureRequest, config: Make, embeddings: np.ndarray, labels: np.ndarray
+) -> Callable[[], Training]:
+    """Return a function that makes the same training each time, one for each objective."""
+    settings, pairs = config(**OBJECTIVES[request.param]), alike_pairs(labels)
+    return lambda: Training(settings, embeddings, labels, pairs)
+
+
+def test_resumed_equals_uninterrupted(start: Callable[[], Training]) -> None:
     """A killed worker must not change the model: resumed weights, counters and history are bit-equal."""
-    settings = config(gamma_labels=0.3, dead_after_rows=100)
-    whole = finished(Training(settings, embeddings, labels))
-    first = Training(settings, embeddings, labels)
+    whole, first, second = finished(start()), start(), start()
     first.run_epoch()
     first.run_epoch()
-    second = Training(settings, embeddings, labels)
     second.load_state_dict(through_a_file(first.state_dict()))
     assert second.epoch == 2
     assert_same_weights(whole, finished(second))
     assert second.history == whole.history
+    assert second.resampled == whole.resampled
     assert second.adapter().fingerprint == whole.adapter().fingerprint
     torch.testing.assert_close(second.state_dict()["dead_latents"], whole.state_dict()["dead_latents"], rtol=0, atol=0)
 
 
-def test_resumes_inside_an_epoch(config: Make, embeddings: np.ndarray) -> None:
+def test_resumes_inside_an_epoch(start: Callable[[], Training]) -> None:
     """A state taken between two steps must continue with the next batch."""
 
     def stop(step: int, _: StepResult) -> None:
         if step == 7:
             raise KeyboardInterrupt
 
-    whole = finished(Training(config(), embeddings))
-    first = Training(config(), embeddings)
+    whole, first, second = finished(start()), start(), start()
     first.run_epoch()
     with pytest.raises(KeyboardInterrupt):
         first.run_epoch(stop)
-    second = Training(config(), embeddings)
     second.load_state_dict(through_a_file(first.state_dict()))
     assert_same_weights(whole, finished(second))
+
+
+def test_resumes_before_the_first_step(start: Callable[[], Training]) -> None:
+    """A worker killed while it prepared must not go on with weights that were never set."""
+    second = start()
+    second.load_state_dict(through_a_file(start().state_dict()))
+    assert_same_weights(finished(start()), finished(second))
+
+
+def test_every_objective_learns(start: Callable[[], Training]) -> None:
+    """Each objective must at least come down on the data it trains on, with finite weights that encode."""
+    training = start()
+    training.run_epoch()
+    batch = training._batch(training._sampler.step(0))
+    before = training._loss(batch, None, 1.0).total  # at the final levels, wherever annealing stands
+    assert training._loss(batch, None, 1.0).total == before
+    finished(training)
+    assert training._loss(batch, None, 1.0).total < before
+    assert all(bool(parameter.isfinite().all()) for parameter in training.autoencoder.parameters())
+    assert (training.adapter().usage > 0).sum() > 24
 
 
 def test_memory_map_trains_as_memory_does(config: Make, embeddings: np.ndarray, tmp_path: Path) -> None:
@@ -108,12 +172,96 @@ def test_history_reports_what_happened(config: Make, embeddings: np.ndarray) -> 
         (np.zeros(320), "all 320 labels are equal"),
         (np.arange(320), "all 320 labels are different"),
         (np.zeros(319), r"labels have shape \(319,\); they must be \[320\]"),
+        (np.zeros((320, 1)), r"labels have shape \(320, 1\); they must be \[320\]"),
+        (np.int64(3), r"labels have shape \(\); they must be \[320\]"),
     ],
+    ids=["missing", "equal", "different", "too few", "column", "one number"],
 )
-def test_unusable_labels_are_an_error(config: Make, embeddings: np.ndarray, labels: Any, says: str) -> None:
+@pytest.mark.parametrize("changes", [{"gamma_labels": 1.0}, {"linear_map": "labels"}], ids=str)
+def test_unusable_labels_are_an_error(
+    config: Make, embeddings: np.ndarray, labels: Any, says: str, changes: dict[str, Any]
+) -> None:
     """The published code trains on such labels with a loss of zero and says nothing."""
     with pytest.raises(InvalidTrainingData, match=says):
-        Training(config(gamma_labels=1.0), embeddings, labels)
+        Training(config(**changes), embeddings, labels)
+
+
+ROWS = np.arange(64)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "says"),
+    [
+        (None, "learns pairs but they are missing"),
+        (Pairs(ROWS, ROWS[:63]), r"pairs have \(64,\) queries and \(63,\) documents"),
+        (Pairs(ROWS[:, None], ROWS[:, None]), r"both must be \[m\]"),
+        (Pairs(ROWS.astype(float), ROWS + 64), r"pairs.queries have dtype float64; they must be whole row numbers"),
+        (Pairs(ROWS, ROWS > 3), r"pairs.documents have dtype bool"),
+        (Pairs(ROWS, ROWS + 257), r"pairs.documents\[63\] is 320; row numbers must be within 0 … 319"),
+        (Pairs(ROWS - 1, ROWS + 64), r"pairs.queries\[0\] is -1"),
+        (Pairs(ROWS[:15], ROWS[:15] + 64), "15 pairs do not fill the quarter of a batch of 64"),
+        (Pairs(ROWS[:0], ROWS[:0]), "0 pairs do not fill"),
+    ],
+    ids=[
+        "missing",
+        "unequal",
+        "columns",
+        "floats",
+        "bools",
+        "beyond the end",
+        "negative",
+        "too few",
+        "none",
+    ],
+)
+@pytest.mark.parametrize("changes", [{"gamma_pairs": 1.0}, {"linear_map": "pairs"}], ids=str)
+def test_unusable_pairs_are_an_error(
+    config: Make, embeddings: np.ndarray, pairs: Any, says: str, changes: dict[str, Any]
+) -> None:
+    """A pair that names no row, or no pair at all, must be found before hours of training."""
+    with pytest.raises(InvalidTrainingData, match=says):
+        Training(config(**changes), embeddings, pairs=pairs)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(np.nan, "NaN or Inf"), (np.inf, "NaN or Inf"), (0.0, "L2 norm below 1e-12")], ids=str
+)
+def test_unusable_rows_are_named(config: Make, embeddings: np.ndarray, value: float, says: str) -> None:
+    """One bad row among a million must be found by its number, before it turns all weights into NaN."""
+    x = embeddings.copy()
+    x[217] = value
+    with pytest.raises(InvalidVector, match=rf"embeddings\[217\] .*{says}"):
+        Training(config(), x)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_constant_columns_train(config: Make, embeddings: np.ndarray, normalize: bool) -> None:
+    """A dimension that never changes is common in real embeddings and must not divide by zero."""
+    x = embeddings.copy()
+    x[:, 3], x[:, 9] = 0.0, 2.5
+    training = finished(Training(config(normalize=normalize, gamma_neighbours=0.5), x))
+    assert training.history[-1].reconstruction < training.history[0].reconstruction
+    assert all(bool(parameter.isfinite().all()) for parameter in training.autoencoder.parameters())
+
+
+def test_duplicated_rows_train(config: Make, embeddings: np.ndarray) -> None:
+    """Duplicates are everywhere in real data; only a set of nothing but one row is refused."""
+    x = np.repeat(embeddings[:20], 16, axis=0)
+    training = finished(Training(config(gamma_neighbours=0.5), x))
+    assert training.history[-1].reconstruction < training.history[0].reconstruction
+    with pytest.raises(InvalidTrainingData, match="all 320 embeddings are alike; there is nothing to learn"):
+        Training(config(), np.repeat(embeddings[:1], 320, axis=0))
+    with pytest.raises(InvalidTrainingData, match="all 320 embeddings are alike"):
+        Training(config(), embeddings[:1] * np.linspace(1, 9, 320, dtype=np.float32)[:, None])
+
+
+def test_few_documents_of_many_queries_teach(config: Make, embeddings: np.ndarray, labels: np.ndarray) -> None:
+    """Copies of a document are no negatives of each other, but the others still are: the contrast learns."""
+    first_of_label = {label: row for row, label in reversed(list(enumerate(labels.tolist())))}
+    pairs = Pairs(np.arange(320), np.array([first_of_label[label] for label in labels.tolist()]))
+    training = finished(Training(config(gamma_pairs=1.0), embeddings, pairs=pairs))
+    assert all(report.contrastive > 0 for report in training.history)
+    assert training.history[-1].contrastive < training.history[0].contrastive
 
 
 def test_labels_of_any_kind(config: Make, embeddings: np.ndarray, labels: np.ndarray) -> None:
@@ -129,6 +277,11 @@ def test_data_and_settings_must_fit(config: Make, embeddings: np.ndarray) -> Non
         Training(config(batch_size=321), embeddings)
     with pytest.raises(InvalidConfig, match="input_dim is 17"):
         Training(config(input_dim=17), embeddings)
+    with pytest.raises(InvalidConfig, match="batch_size is 66; it must be a multiple of 4"):
+        Training(config(batch_size=66, gamma_neighbours=1.0), embeddings)
+    both = config(batch_size=12, gamma_pairs=1.0, gamma_neighbours=1.0)
+    with pytest.raises(InvalidConfig, match="batch_size is 12; it must be a multiple of 8"):
+        Training(both, embeddings, pairs=Pairs(np.arange(20), np.arange(20, 40)))
 
 
 def test_divergence_is_an_error(config: Make, embeddings: np.ndarray) -> None:
@@ -136,12 +289,3 @@ def test_divergence_is_an_error(config: Make, embeddings: np.ndarray) -> None:
     training = Training(config(learning_rate=1e38), embeddings)
     with pytest.raises(TrainingDiverged, match="lower learning_rate"):
         finished(training)
-
-
-def test_learning_rate_rises_then_falls() -> None:
-    """Without warm-up Adam's first steps are too large; without decay the last ones are noise."""
-    factors = [learning_rate_factor(step, 100) for step in range(100)]
-    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert factors[5:80] == [1.0] * 75
-    assert factors[99] == pytest.approx(0.05)
-    assert factors[80:] == sorted(factors[80:], reverse=True)
