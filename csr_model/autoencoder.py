@@ -97,7 +97,8 @@ class CSRAutoencoder(nn.Module):
     def pre_activations(self, preprocessed: Tensor) -> Tensor:
         """Return a [n, h] in full precision: autocast and TF32 are off, so selection is repeatable."""
         with _full_precision(preprocessed.device.type):
-            return F.linear(preprocessed - self.pre_bias, self.weight, self.latent_bias)
+            # W b_pre apart from W x': its gradient is then a product with a vector, a third of a step cheaper.
+            return F.linear(preprocessed, self.weight, self.latent_bias - self.weight @ self.pre_bias)
 
     def encode(self, embeddings: Tensor, k: int) -> Codes[Tensor]:
         """Return the codes of raw embeddings [n, d], not normalised, latents as int64."""

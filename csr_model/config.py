@@ -19,8 +19,13 @@ LinearMap = Literal["none", "labels", "pairs"]
 _ROWS_TO_SEE = 200_000
 _PAPER_DEAD_AFTER_STEPS = 10
 _GAMMAS = ("gamma_labels", "gamma_pairs", "gamma_neighbours", "gamma_self")
-_TEMPERATURES = ("temperature_labels", "temperature_pairs", "temperature_self", "temperature_neighbours",
-    "map_temperature")
+_TEMPERATURES = (
+    "temperature_labels",
+    "temperature_pairs",
+    "temperature_self",
+    "temperature_neighbours",
+    "map_temperature",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,7 @@ class CSRConfig:
         temperature_neighbours: Divides both sides' similarities; the codes' side learns a factor.
         linear_map: Other than `none`, training has two stages: first a linear map of the embeddings learns
             the labels or pairs, then the latents learn the mapped embeddings.
-        map_epochs: Passes of the first stage.
+        map_examples: Rows or pairs that the first stage sees, counted as often as it sees them.
         map_learning_rate: Adam's peak rate in that stage.
         map_temperature: Divides the cosines of that stage.
         learning_rate: Adam's peak rate, after 5 % of the steps; falls to 0 over the last 20 %. Constant
@@ -60,6 +65,8 @@ class CSRConfig:
         epochs: How often the training rows are seen; the rows that do not fill a last batch are left
             out, others in each epoch.
         dead_after_rows: A latent is dead when it has not fired for this many training rows.
+        input_dropout: Share of the values of an embedding that a training step does not see; keeps small
+            labelled sets from being learned by heart.
         resample: Give latents that stay dead the direction of a badly reconstructed row.
         precision: Of decoding and similarities; the encoder always runs in float32.
         normalize: Scale each embedding to unit length first (the metric is cosine).
@@ -85,7 +92,7 @@ class CSRConfig:
     temperature_self: float = 0.2
     temperature_neighbours: float = 0.05
     linear_map: LinearMap = "none"
-    map_epochs: int = 10
+    map_examples: int = 250_000
     map_learning_rate: float = 1e-3
     map_temperature: float = 0.05
     learning_rate: float = 3e-3
@@ -93,6 +100,7 @@ class CSRConfig:
     batch_size: int
     epochs: int
     dead_after_rows: int
+    input_dropout: float = 0.0
     resample: bool = True
     precision: Precision = "float32"
     normalize: bool = True
@@ -108,13 +116,15 @@ class CSRConfig:
         _check_range("hidden_dim", self.hidden_dim, self.k_max, LATENTS_MAX)
         _check_range("anneal_from", self.anneal_from, 0, self.hidden_dim)
         _check_range("k_aux", self.k_aux, 0, self.hidden_dim)
-        for name in ("batch_size", "epochs", "map_epochs", "dead_after_rows"):
+        for name in ("batch_size", "epochs", "map_examples", "dead_after_rows"):
             _check_range(name, getattr(self, name), 1)
         _check_range("seed", self.seed, 0, 2**63 - 1)
         for name in ("beta", *_GAMMAS):
             _check_range(name, getattr(self, name), 0, whole=False)
         for name in (*_TEMPERATURES, "map_learning_rate", "learning_rate"):
             _check_positive(name, getattr(self, name))
+        if not 0 <= self.input_dropout < 1:
+            raise InvalidConfig(f"input_dropout is {self.input_dropout}; it must be at least 0 and below 1")
         if self.gradient_clip is not None:
             _check_positive("gradient_clip", self.gradient_clip)
         self._check_mode()
@@ -128,7 +138,7 @@ class CSRConfig:
             raise InvalidConfig(f"levels are {self.levels}; mode paper trains one k")
         if self.linear_map != "none":
             raise InvalidConfig("linear_map is set in mode paper, which has no such part")
-        for name in ("gamma_labels", "gamma_pairs", "gamma_neighbours", "anneal_from"):
+        for name in ("gamma_labels", "gamma_pairs", "gamma_neighbours", "anneal_from", "input_dropout"):
             if getattr(self, name):
                 raise InvalidConfig(f"{name} is above 0 in mode paper, which has no such part")
 
@@ -153,23 +163,23 @@ class CSRConfig:
         return self.gamma_pairs > 0 or self.linear_map == "pairs"
 
     @classmethod
-    def automatic(cls, input_dim: int, rows: int, **chosen: Any) -> Self:
+    def automatic(cls, input_dim: int, rows: int, expansion: int = 8, **chosen: Any) -> Self:
         """Return the configuration for `rows` embeddings without labels or pairs; fields in `chosen` win.
 
-        The rules: h = 8d, at most half the rows and at least 4·k_max; batches of 256, or the largest
-        power of two that the rows fill, so that ranks can share them; enough epochs for 200,000 rows; a
-        latent is dead after half an epoch, between 20,000 and 10 million rows. What to learn from labels
-        and pairs is chosen by `csr_model.recipe`.
+        The rules: h = expansion · d, at most half the rows and at least 4·k_max; batches of 256, or the
+        largest power of two that the rows fill, so that ranks can share them; epochs for about 200,000 rows;
+        a latent is dead after half an epoch, between 20,000 and 10 million rows.
+        What to learn from labels and pairs is chosen by `csr_model.recipe`.
         """
         k_max = max(chosen.get("levels", cls.levels), default=1)
-        hidden_dim = min(max(min(8 * input_dim, rows // 2), 4 * k_max), LATENTS_MAX)
+        hidden_dim = min(max(min(expansion * input_dim, rows // 2), 4 * k_max), LATENTS_MAX)
         hidden_dim = chosen.get("hidden_dim", hidden_dim)
         fields: dict[str, Any] = {
             "input_dim": input_dim,
             "hidden_dim": hidden_dim,
             "k_aux": min(max(1, input_dim // 2), hidden_dim),
             "batch_size": 1 << (max(1, min(256, rows)).bit_length() - 1),
-            "epochs": math.ceil(_ROWS_TO_SEE / max(1, rows)),
+            "epochs": max(1, round(_ROWS_TO_SEE / max(1, rows))),
             "dead_after_rows": min(max(20_000, rows // 2), 10_000_000),
         }
         return cls.from_fields(fields | chosen)

@@ -91,7 +91,7 @@ def learn_linear_map(
     objective = MapLoss(config).to(device)
     wrapped = wrap(objective)
     optimizer = torch.optim.Adam(wrapped.parameters(), lr=config.map_learning_rate, fused=True)
-    steps = config.map_epochs * (examples // count)
+    steps = max(1, config.map_examples // count)
     for step in range(steps):
         set_learning_rate(optimizer, config.map_learning_rate * learning_rate_factor(step, steps))
         optimizer.zero_grad(set_to_none=True)

@@ -20,7 +20,8 @@ from csr_model import metrics
 from csr_model.batches import Pairs
 from csr_model.collectives import from_first_rank
 from csr_model.config import CSRConfig
-from csr_model.training import Training, usable_labels, usable_pairs
+from csr_model.supervision import usable_labels, usable_pairs
+from csr_model.training import Training
 from csr_model.validation import held_out
 
 _PROBE_SHARE = 0.25
@@ -68,15 +69,11 @@ def candidates(
     """
     options: dict[str, dict[str, Any]] = {"reconstruction": {}}
     if paired:
-        options = {
-            "pairs": {"gamma_pairs": 0.1},
-            "map of pairs": {"linear_map": "pairs"},
-            "map of pairs, then pairs": {"linear_map": "pairs", "gamma_pairs": 0.1},
-        }
+        options = {"map of pairs": {"linear_map": "pairs"}, "pairs": {"gamma_pairs": 0.1}}
     elif labelled:
         options = {
-            "labels": {"gamma_labels": 1.0, "learning_rate": 2e-3},
-            "map of labels": {"linear_map": "labels"},
+            "labels": {"expansion": 4, "gamma_labels": 1.0, "learning_rate": 2e-3, "input_dropout": 0.15},
+            "map of labels": {"expansion": 4, "linear_map": "labels", "map_temperature": 0.1},
         }
     return {name: CSRConfig.automatic(input_dim, rows, **(fields | chosen)) for name, fields in options.items()}
 

@@ -29,6 +29,7 @@ from csr_model.losses.paper import PaperLoss, published_autoencoder
 from csr_model.neighbours import mine_neighbours
 from csr_model.resampling import resample
 from csr_model.schedule import learning_rate_factor, set_learning_rate
+from csr_model.supervision import usable_labels, usable_pairs
 from csr_model.train_step import StepResult, train_step
 
 _ADAM_EPS = 6.25e-10
@@ -151,7 +152,7 @@ class Training:
         config, rate = self.config, 0.0
         for step in range(self.step, (epoch + 1) * self.steps_per_epoch):
             rate = self._set_learning_rate()
-            batch = self._batch(self._sampler.step(step))
+            batch = self._with_dropout(self._batch(self._sampler.step(step)), step)
             progress = step / self.steps
             result = train_step(
                 self._objective, self._optimizer, self._dead_latents, batch, progress, config.gradient_clip
@@ -258,6 +259,14 @@ class Training:
         labels = None if self.labels is None else torch.from_numpy(self.labels[step.rows]).to(self.device)
         return Batch(x, labels, step.pairs)
 
+    def _with_dropout(self, batch: Batch, step: int) -> Batch:
+        share = self.config.input_dropout
+        if not share:
+            return batch
+        random = np.random.default_rng((self.config.seed, 4, step, rank()))  # not torch's state: a resumed run has none
+        kept = torch.from_numpy(random.random(batch.embeddings.shape, np.float32) >= share)
+        return batch._replace(embeddings=batch.embeddings * kept.to(self.device) / (1 - share))
+
     def _initial_rows(self) -> Tensor:
         random = np.random.default_rng(self.config.seed)
         count = min(self.summary.rows, self.config.hidden_dim)
@@ -286,54 +295,6 @@ class Training:
             changed = resample(self.autoencoder, self._optimizer, dead, batch.embeddings, config.k_max)
             self._dead_latents.forget(changed)
             self.resampled += len(changed)
-
-
-def usable_labels(labels: "np.ndarray[Any, Any] | None", rows: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Return labels as int64 class numbers [rows].
-
-    Raises:
-        InvalidTrainingData: Missing, of another length, all equal, or all different: the contrastive
-            loss would be zero without saying so.
-    """
-    if labels is None:
-        raise InvalidTrainingData("the configuration learns labels but they are missing; pass labels")
-    labels = np.asarray(labels)
-    if labels.shape != (rows,):
-        raise InvalidTrainingData(f"labels have shape {labels.shape}; they must be [{rows}], one a row")
-    classes, numbers = np.unique(labels, return_inverse=True)
-    if len(classes) == 1:
-        raise InvalidTrainingData(f"all {rows} labels are equal; a contrast needs at least two classes")
-    if len(classes) == rows:
-        raise InvalidTrainingData(f"all {rows} labels are different; no two rows form a positive pair")
-    return numbers.astype(np.int64)
-
-
-def usable_pairs(pairs: Pairs | None, rows: int, batch_size: int) -> Pairs:
-    """Return pairs as int64 row numbers.
-
-    Raises:
-        InvalidTrainingData: Missing, of different or too small length, or a row number out of range.
-    """
-    if pairs is None:
-        raise InvalidTrainingData("the configuration learns pairs but they are missing; pass pairs")
-    queries, documents = (np.asarray(side) for side in pairs)
-    if queries.ndim != 1 or queries.shape != documents.shape:
-        raise InvalidTrainingData(
-            f"pairs have {queries.shape} queries and {documents.shape} documents; both must be [m], one a pair"
-        )
-    for name, side in (("queries", queries), ("documents", documents)):
-        if side.dtype.kind not in "iu":
-            raise InvalidTrainingData(f"pairs.{name} have dtype {side.dtype}; they must be whole row numbers")
-        bad = np.flatnonzero((side < 0) | (side >= rows))
-        if len(bad):
-            raise InvalidTrainingData(
-                f"pairs.{name}[{bad[0]}] is {side[bad[0]]}; row numbers must be within 0 … {rows - 1}"
-            )
-    if len(queries) < max(2, batch_size // 4):
-        raise InvalidTrainingData(
-            f"{len(queries)} pairs do not fill the quarter of a batch of {batch_size}; lower batch_size or add pairs"
-        )
-    return Pairs(queries.astype(np.int64), documents.astype(np.int64))
 
 
 def _check_batches(config: CSRConfig, embeddings: "np.ndarray[Any, Any]") -> None:

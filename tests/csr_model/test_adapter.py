@@ -67,7 +67,7 @@ def test_scale_of_the_input_does_not_matter(adapter: CSRAdapter, embeddings: np.
         np.testing.assert_allclose(codes.weights, expected.weights, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"linear_map": "labels", "gamma_labels": 1.0, "map_epochs": 1}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"linear_map": "labels", "gamma_labels": 1.0, "map_examples": 200}], ids=str)
 def test_encoding_changes_nothing(
     config: Callable[..., CSRConfig], embeddings: np.ndarray, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

@@ -161,7 +161,7 @@ def test_moved_folder_still_loads(folder: Path, tmp_path: Path) -> None:
 def mapped(config: Callable[..., CSRConfig], embeddings: np.ndarray) -> CSRAdapter:
     """An adapter with a linear map, learned from labels."""
     labels = np.arange(320) % 4
-    return fit(embeddings, labels, config=config(linear_map="labels", map_epochs=2, epochs=1)).adapter
+    return fit(embeddings, labels, config=config(linear_map="labels", map_examples=400, epochs=1)).adapter
 
 
 @pytest.fixture
@@ -265,4 +265,6 @@ def test_says_whether_labels_shaped_it(
 ) -> None:
     """Gates hold an adapter to dense neighbours only if nothing else taught it."""
     labels = np.arange(320) % 4
-    assert fit(embeddings, labels, config=config(epochs=1, map_epochs=1, **changes)).adapter.supervised == supervised
+    assert (
+        fit(embeddings, labels, config=config(epochs=1, map_examples=200, **changes)).adapter.supervised == supervised
+    )

@@ -39,7 +39,7 @@ Make = Callable[..., CSRConfig]
         ({"mode": "multik"}, "mode is 'multik'; it must be one of multi_k, paper"),
         ({"precision": "fp8"}, "precision is 'fp8'; it must be one of float32, bfloat16"),
         ({"linear_map": "rows"}, "linear_map is 'rows'; it must be one of none, labels, pairs"),
-        ({"map_epochs": 0}, "map_epochs"),
+        ({"map_examples": 0}, "map_examples"),
         ({"mode": "paper"}, r"levels are \(2, 4, 8\); mode paper trains one k"),
         ({"mode": "paper", "levels": (8,), "gamma_labels": 1.0}, "gamma_labels is above 0 in mode paper"),
         ({"mode": "paper", "levels": (8,), "anneal_from": 16}, "anneal_from is above 0 in mode paper"),

@@ -58,7 +58,7 @@ def test_defaults_train(embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch)
     """`fit(x)` with nothing else must work and be repeatable."""
     monkeypatch.setattr("csr_model.config._ROWS_TO_SEE", 1000)
     result = fit(embeddings)
-    assert len(result.history) == 4
+    assert len(result.history) == 3
     assert result.adapter.levels == (4, 8, 16, 32, 64)
     assert fit(embeddings).adapter.fingerprint == result.adapter.fingerprint
 

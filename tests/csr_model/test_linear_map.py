@@ -45,7 +45,7 @@ def mean_rank(queries: np.ndarray, documents: np.ndarray) -> float:
 def test_held_out_pairs_rank_better(config: Make, paired: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """The first stage is worth its cost only if pairs it never saw come closer."""
     x, pairs = rows_of(paired)
-    settings = config(linear_map="pairs", map_epochs=40, map_learning_rate=1e-2, epochs=1)
+    settings = config(linear_map="pairs", map_examples=8000, map_learning_rate=1e-2, epochs=1)
     model = learned(settings, x, None, pairs).autoencoder
     assert model.linear_map is not None
     held_out = [side[200:] for side in paired[:2]]
@@ -58,7 +58,7 @@ def test_its_loss_goes_down(config: Make, paired: tuple[np.ndarray, np.ndarray, 
     """A wrong sign or a detached tensor would leave the map the identity, or worse."""
     x, pairs = rows_of(paired)
     labels = np.concatenate([paired[2]] * 2)
-    settings = config(linear_map=what, map_epochs=20, map_learning_rate=1e-2, epochs=1)
+    settings = config(linear_map=what, map_examples=4000, map_learning_rate=1e-2, epochs=1)
     model = learned(settings, x, labels if what == "labels" else None, pairs if what == "pairs" else None).autoencoder
     rows = np.concatenate([pairs.queries, pairs.documents])
     batch = Batch(torch.from_numpy(x[rows]), torch.from_numpy(labels[rows]), 200)
@@ -76,7 +76,7 @@ def test_mapped_rows_are_centred_and_scaled(
 ) -> None:
     """Loss weights carry over only if x' has mean 0 and variance 1 after the map as well as without one."""
     x, pairs = rows_of(paired)
-    settings = config(linear_map="pairs", map_epochs=5, epochs=1, normalize=normalize)
+    settings = config(linear_map="pairs", map_examples=1000, epochs=1, normalize=normalize)
     model = learned(settings, x, None, pairs).autoencoder
     u = torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True) if normalize else x)
     assert model.linear_map is not None
@@ -93,7 +93,7 @@ def test_mapped_rows_are_centred_and_scaled(
 def test_same_seed_same_map(config: Make, paired: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """A resumed or repeated run must start its second stage from the same embeddings, bit for bit."""
     x, pairs = rows_of(paired)
-    settings = config(linear_map="pairs", map_epochs=3, epochs=1)
+    settings = config(linear_map="pairs", map_examples=600, epochs=1)
     one, two = (learned(settings, x, None, pairs).autoencoder.linear_map for _ in range(2))
     assert one is not None
     assert two is not None

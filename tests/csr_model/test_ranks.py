@@ -41,8 +41,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 RUNS: dict[str, dict[str, Any]] = {
     "labels": {},
     "resampling": {"dead_after_rows": 40, "latent_offset": -3.0},
-    "two stages, pairs": {"gamma_labels": 0.0, "gamma_pairs": 0.7, "linear_map": "pairs", "map_epochs": 2},
-    "map of labels": {"gamma_labels": 0.0, "linear_map": "labels", "map_epochs": 2},
+    "two stages, pairs": {"gamma_labels": 0.0, "gamma_pairs": 0.7, "linear_map": "pairs", "map_examples": 400},
+    "map of labels": {"gamma_labels": 0.0, "linear_map": "labels", "map_examples": 400},
     "neighbours": {"gamma_neighbours": 0.9, "anneal_from": 16},
     "paper": dataclasses.asdict(CSRConfig.paper(16, 4, hidden_dim=48, batch_size=32, epochs=2, dead_after_rows=64)),
 }

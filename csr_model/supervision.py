@@ -1,0 +1,56 @@
+"""Labels and pairs at the door: which can be learned from, so that a contrast is never zero without saying so."""
+
+from typing import Any
+
+import numpy as np
+
+from csr_model.batches import Pairs
+from csr_model.errors import InvalidTrainingData
+
+
+def usable_labels(labels: "np.ndarray[Any, Any] | None", rows: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return labels as int64 class numbers [rows].
+
+    Raises:
+        InvalidTrainingData: Missing, of another length, all equal, or all different: the contrastive
+            loss would be zero without saying so.
+    """
+    if labels is None:
+        raise InvalidTrainingData("the configuration learns labels but they are missing; pass labels")
+    labels = np.asarray(labels)
+    if labels.shape != (rows,):
+        raise InvalidTrainingData(f"labels have shape {labels.shape}; they must be [{rows}], one a row")
+    classes, numbers = np.unique(labels, return_inverse=True)
+    if len(classes) == 1:
+        raise InvalidTrainingData(f"all {rows} labels are equal; a contrast needs at least two classes")
+    if len(classes) == rows:
+        raise InvalidTrainingData(f"all {rows} labels are different; no two rows form a positive pair")
+    return numbers.astype(np.int64)
+
+
+def usable_pairs(pairs: Pairs | None, rows: int, batch_size: int) -> Pairs:
+    """Return pairs as int64 row numbers.
+
+    Raises:
+        InvalidTrainingData: Missing, of different or too small length, or a row number out of range.
+    """
+    if pairs is None:
+        raise InvalidTrainingData("the configuration learns pairs but they are missing; pass pairs")
+    queries, documents = (np.asarray(side) for side in pairs)
+    if queries.ndim != 1 or queries.shape != documents.shape:
+        raise InvalidTrainingData(
+            f"pairs have {queries.shape} queries and {documents.shape} documents; both must be [m], one a pair"
+        )
+    for name, side in (("queries", queries), ("documents", documents)):
+        if side.dtype.kind not in "iu":
+            raise InvalidTrainingData(f"pairs.{name} have dtype {side.dtype}; they must be whole row numbers")
+        bad = np.flatnonzero((side < 0) | (side >= rows))
+        if len(bad):
+            raise InvalidTrainingData(
+                f"pairs.{name}[{bad[0]}] is {side[bad[0]]}; row numbers must be within 0 … {rows - 1}"
+            )
+    if len(queries) < max(2, batch_size // 4):
+        raise InvalidTrainingData(
+            f"{len(queries)} pairs do not fill the quarter of a batch of {batch_size}; lower batch_size or add pairs"
+        )
+    return Pairs(queries.astype(np.int64), documents.astype(np.int64))
