@@ -16,6 +16,7 @@ Mode = Literal["multi_k", "paper"]
 Precision = Literal["float32", "bfloat16"]
 LinearMap = Literal["none", "labels", "pairs"]
 
+_BATCH_SIZE = 256
 _ROWS_TO_SEE = 200_000
 _PAPER_DEAD_AFTER_STEPS = 10
 _GAMMAS = ("gamma_labels", "gamma_pairs", "gamma_neighbours", "gamma_self")
@@ -167,9 +168,9 @@ class CSRConfig:
         """Return the configuration for `rows` embeddings without labels or pairs; fields in `chosen` win.
 
         The rules: h = expansion · d, at most half the rows and at least 4·k_max; batches of 256, or the
-        largest power of two that the rows fill, so that ranks can share them; epochs for about 200,000 rows;
-        a latent is dead after half an epoch, between 20,000 and 10 million rows.
-        What to learn from labels and pairs is chosen by `csr_model.recipe`.
+        largest power of two that the rows fill, so that ranks can share them; epochs for about 200,000 rows,
+        fewer where the rows do not fill a batch; a latent is dead after half an epoch, between 20,000 and
+        10 million rows. What to learn from labels and pairs is chosen by `csr_model.recipe`.
         """
         k_max = max(chosen.get("levels", cls.levels), default=1)
         hidden_dim = min(max(min(expansion * input_dim, rows // 2), 4 * k_max), LATENTS_MAX)
@@ -178,8 +179,8 @@ class CSRConfig:
             "input_dim": input_dim,
             "hidden_dim": hidden_dim,
             "k_aux": min(max(1, input_dim // 2), hidden_dim),
-            "batch_size": 1 << (max(1, min(256, rows)).bit_length() - 1),
-            "epochs": max(1, round(_ROWS_TO_SEE / max(1, rows))),
+            "batch_size": 1 << (max(1, min(_BATCH_SIZE, rows)).bit_length() - 1),
+            "epochs": max(1, round(_ROWS_TO_SEE / max(_BATCH_SIZE, rows))),
             "dead_after_rows": min(max(20_000, rows // 2), 10_000_000),
         }
         return cls.from_fields(fields | chosen)

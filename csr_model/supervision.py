@@ -12,15 +12,23 @@ def usable_labels(labels: "np.ndarray[Any, Any] | None", rows: int) -> "np.ndarr
     """Return labels as int64 class numbers [rows].
 
     Raises:
-        InvalidTrainingData: Missing, of another length, all equal, or all different: the contrastive
-            loss would be zero without saying so.
+        InvalidTrainingData: Missing, of another length, NaN, of types that do not compare, all equal, or all
+            different: the contrastive loss would be zero without saying so.
     """
     if labels is None:
         raise InvalidTrainingData("the configuration learns labels but they are missing; pass labels")
     labels = np.asarray(labels)
     if labels.shape != (rows,):
         raise InvalidTrainingData(f"labels have shape {labels.shape}; they must be [{rows}], one a row")
-    classes, numbers = np.unique(labels, return_inverse=True)
+    nowhere = np.flatnonzero(labels != labels)  # NaN and NaT, in any dtype
+    if len(nowhere):
+        raise InvalidTrainingData(
+            f"labels[{nowhere[0]}] is {labels[nowhere[0]]}; give each row a class or leave it out"
+        )
+    try:
+        classes, numbers = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise InvalidTrainingData(f"labels do not compare with each other: {error}; use one type") from error
     if len(classes) == 1:
         raise InvalidTrainingData(f"all {rows} labels are equal; a contrast needs at least two classes")
     if len(classes) == rows:
@@ -32,7 +40,8 @@ def usable_pairs(pairs: Pairs | None, rows: int, batch_size: int) -> Pairs:
     """Return pairs as int64 row numbers.
 
     Raises:
-        InvalidTrainingData: Missing, of different or too small length, or a row number out of range.
+        InvalidTrainingData: Missing, of different or too small length, a row number out of range, or nothing
+            to tell apart: one query or document in all pairs, or every row paired with itself.
     """
     if pairs is None:
         raise InvalidTrainingData("the configuration learns pairs but they are missing; pass pairs")
@@ -53,4 +62,9 @@ def usable_pairs(pairs: Pairs | None, rows: int, batch_size: int) -> Pairs:
         raise InvalidTrainingData(
             f"{len(queries)} pairs do not fill the quarter of a batch of {batch_size}; lower batch_size or add pairs"
         )
+    for name, side in (("query", queries), ("document", documents)):
+        if (side == side[0]).all():
+            raise InvalidTrainingData(f"all {len(side)} pairs have one {name}, row {side[0]}; a contrast needs others")
+    if (queries == documents).all():
+        raise InvalidTrainingData(f"all {len(queries)} pairs join rows with themselves; name what belongs together")
     return Pairs(queries.astype(np.int64), documents.astype(np.int64))

@@ -35,6 +35,8 @@ Make = Callable[..., CSRConfig]
         ({"map_temperature": 0.0}, "map_temperature"),
         ({"map_learning_rate": 0.0}, "map_learning_rate"),
         ({"gradient_clip": 0.0}, "gradient_clip"),
+        ({"input_dropout": 1.0}, "input_dropout is 1.0; it must be at least 0 and below 1"),
+        ({"input_dropout": float("nan")}, "input_dropout is nan"),
         ({"anneal_from": 49}, "anneal_from is 49; it must be a whole number within 0 … 48"),
         ({"mode": "multik"}, "mode is 'multik'; it must be one of multi_k, paper"),
         ({"precision": "fp8"}, "precision is 'fp8'; it must be one of float32, bfloat16"),
@@ -121,3 +123,9 @@ def test_says_what_it_learns_from(config: Make, changes: dict[str, Any], labels:
     """Training demands labels or pairs by these two answers; a wrong one is a silent zero loss."""
     settings = config(**changes)
     assert (settings.learns_labels, settings.learns_pairs) == (labels, pairs)
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(2, 781), (256, 781), (6_000, 33), (1_000_000, 1)])
+def test_automatic_epochs(rows: int, epochs: int) -> None:
+    """A handful of rows must not be passed over a hundred thousand times: such a fit would take an hour."""
+    assert CSRConfig.automatic(16, rows).epochs == epochs

@@ -63,6 +63,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "annealing": {"gamma_labels": 0.3, "anneal_from": 16},
     "everything": {"gamma_labels": 0.3, "gamma_pairs": 0.3, "gamma_neighbours": 0.5, "anneal_from": 16},
     "bfloat16": {"gamma_labels": 0.3, "precision": "bfloat16"},
+    "dropout": {"gamma_labels": 0.3, "input_dropout": 0.2},
     "paper": {
         "mode": "paper",
         "levels": (8,),
@@ -165,6 +166,9 @@ def test_history_reports_what_happened(config: Make, embeddings: np.ndarray) -> 
     assert 0 <= training.history[-1].dead_share <= 1
 
 
+NAN_LABELS = np.where(np.arange(320) == 7, np.nan, np.arange(320) % 5)
+
+
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
@@ -173,9 +177,11 @@ def test_history_reports_what_happened(config: Make, embeddings: np.ndarray) -> 
         (np.arange(320), "all 320 labels are different"),
         (np.zeros(319), r"labels have shape \(319,\); they must be \[320\]"),
         (np.zeros((320, 1)), r"labels have shape \(320, 1\); they must be \[320\]"),
+        (NAN_LABELS, r"labels\[7\] is nan"),
+        (np.array([None, *"abc" * 106, "a"], dtype=object), "labels do not compare with each other"),
         (np.int64(3), r"labels have shape \(\); they must be \[320\]"),
     ],
-    ids=["missing", "equal", "different", "too few", "column", "one number"],
+    ids=["missing", "equal", "different", "too few", "column", "NaN", "mixed", "one number"],
 )
 @pytest.mark.parametrize("changes", [{"gamma_labels": 1.0}, {"linear_map": "labels"}], ids=str)
 def test_unusable_labels_are_an_error(
@@ -201,6 +207,9 @@ ROWS = np.arange(64)
         (Pairs(ROWS - 1, ROWS + 64), r"pairs.queries\[0\] is -1"),
         (Pairs(ROWS[:15], ROWS[:15] + 64), "15 pairs do not fill the quarter of a batch of 64"),
         (Pairs(ROWS[:0], ROWS[:0]), "0 pairs do not fill"),
+        (Pairs(ROWS, ROWS * 0 + 5), "all 64 pairs have one document, row 5"),
+        (Pairs(ROWS * 0 + 5, ROWS), "all 64 pairs have one query, row 5"),
+        (Pairs(ROWS, ROWS), "all 64 pairs join rows with themselves"),
     ],
     ids=[
         "missing",
@@ -212,6 +221,9 @@ ROWS = np.arange(64)
         "negative",
         "too few",
         "none",
+        "one document",
+        "one query",
+        "with themselves",
     ],
 )
 @pytest.mark.parametrize("changes", [{"gamma_pairs": 1.0}, {"linear_map": "pairs"}], ids=str)
