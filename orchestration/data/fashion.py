@@ -70,7 +70,7 @@ def fetch(cache: Path, console: Console | None = None) -> Path:
         with console.status(f"Fetching {DEBIAN_PACKAGE} (31 MB)") if console else nullcontext():
             apt = PrivateApt.here(work)
             apt.update(descriptions=False)
-            _extract(apt.download(DEBIAN_PACKAGE), folder)
+            extract(apt.download(DEBIAN_PACKAGE), folder)
         shutil.rmtree(work)
 
     return build_once(cache / "packages" / f"{DEBIAN_PACKAGE}-1", build)
@@ -90,11 +90,13 @@ def read_split(folder: Path, split: str) -> tuple[LabelledTexts, NDArray[np.uint
     return rows, pictures
 
 
-def _extract(archive: Path, folder: Path) -> None:
+def extract(archive: Path, folder: Path) -> None:
     """Write the four files of a .deb into `folder`, and nothing else."""
     contents = archive.with_suffix(".tar")
     with contents.open("wb") as file:
-        done = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=file, check=False)
+        done = subprocess.run(
+            ["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=file, stderr=subprocess.DEVNULL, check=False
+        )
     if done.returncode != 0:
         raise DataUnavailable(f"{archive.name} cannot be unpacked by dpkg-deb")
     with tarfile.open(contents) as members:

@@ -43,13 +43,13 @@ def read_embeddings(path: Path) -> EmbeddedSplit:
         embeddings = _npy(path)
     elif path.suffix == ".parquet":
         columns = read_columns(path, COLUMNS, required=("embedding",))
-        embeddings = _lists(path, columns["embedding"])
+        embeddings = lists_of_floats(path, columns["embedding"])
     else:
         raise FileInvalid(path, f"embeddings come as {' or '.join(SUFFIXES)}")
     if (row := first_unusable(embeddings)) is not None:
         raise FileInvalid(path, f"row {row} is zero or not finite", "embedding")
-    ids = _ids(path, columns["id"]) if "id" in columns else [str(row) for row in range(len(embeddings))]
-    labels, label_names = _labels(path, columns["label"]) if "label" in columns else (None, [])
+    ids = unique_ids(path, columns["id"]) if "id" in columns else [str(row) for row in range(len(embeddings))]
+    labels, label_names = numbered_labels(path, columns["label"]) if "label" in columns else (None, [])
     texts = strings(path, "text", columns["text"]) if "text" in columns else [""] * len(ids)
     return EmbeddedSplit.of(ids, embeddings, labels, label_names, texts)
 
@@ -119,7 +119,12 @@ def _npy(path: Path) -> NDArray[np.float32]:
         return np.asanyarray(array, dtype=np.float32, order="C")
 
 
-def _lists(path: Path, column: pa.ChunkedArray) -> NDArray[np.float32]:
+def lists_of_floats(path: Path, column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Return embeddings [rows, dim].
+
+    Raises:
+        FileInvalid: another type, no rows, a null, or rows of different lengths.
+    """
     kind = column.type
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not (lists and pa.types.is_floating(kind.value_type)):
@@ -142,7 +147,12 @@ def _lists(path: Path, column: pa.ChunkedArray) -> NDArray[np.float32]:
     return embeddings
 
 
-def _ids(path: Path, column: pa.ChunkedArray) -> list[str]:
+def unique_ids(path: Path, column: pa.ChunkedArray) -> list[str]:
+    """Return ids as strings.
+
+    Raises:
+        FileInvalid: another type, a null, or an id twice.
+    """
     ids = strings(path, "id", column)
     seen: dict[str, int] = {}
     for row, name in enumerate(ids):
@@ -151,7 +161,12 @@ def _ids(path: Path, column: pa.ChunkedArray) -> list[str]:
     return ids
 
 
-def _labels(path: Path, column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
+def numbered_labels(path: Path, column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
+    """Return labels [rows] as numbers, and the names that they number in ascending order.
+
+    Raises:
+        FileInvalid: another type, or a null.
+    """
     strings(path, "label", column)  # checks the type
     names, labels = np.unique(np.array(column.to_pylist()), return_inverse=True)
     return labels.astype(np.int64), [str(name) for name in names]

@@ -40,7 +40,7 @@ def load_file(path: Path, queries: Path | None = None, pairs: Path | None = None
         FileInvalid: a file cannot be used, or the files do not fit together.
     """
     rows = read_embeddings(path)
-    known = None if pairs is None else _read_pairs(pairs, path, rows.ids)
+    known = None if pairs is None else read_pairs(pairs, path, rows.ids)
     if queries is not None:
         asking = _fitting(read_embeddings(queries), queries, rows, path)
         return EmbeddedSet(path.stem, rows, known, rows, asking, None)
@@ -84,7 +84,12 @@ def _fitting(queries: EmbeddedSplit, path: Path, rows: EmbeddedSplit, rows_path:
     return EmbeddedSplit.of(queries.ids, queries.embeddings, numbers[queries.labels], rows.label_names, queries.texts)
 
 
-def _read_pairs(path: Path, rows_path: Path, ids: Sequence[str]) -> Rows:
+def read_pairs(path: Path, rows_path: Path, ids: Sequence[str]) -> Rows:
+    """Return [m, 2] rows of the file with these ids, ascending, without repeats; see `load_file` for the formats.
+
+    Raises:
+        FileInvalid: It cannot be read, is empty, or names a row that is not there.
+    """
     pairs = _numbered(path, rows_path, len(ids)) if path.suffix == ".npy" else _named(path, rows_path, ids)
     if not len(pairs):
         raise FileInvalid(path, "it has no rows")

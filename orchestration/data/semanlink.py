@@ -54,6 +54,8 @@ def read(folder: Path) -> SearchTexts:
         pages_by_tag = Counter(tag for _, tags in texts.values() for tag in tags if tag != ORIGIN_TAG)
         names = {address.rpartition("/")[2]: tag["prefLabel"][0] for address, tag in labels.items()}
         asking = {tag: names[tag] for tag, count in sorted(pages_by_tag.items()) if count >= PAGES_MIN}
+        if not asking:
+            raise ValueError("no tag has enough pages")
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise DataUnavailable(f"{folder} has no pages and tags of Semanlink; delete it and run again") from error
     rows = {tag: row for row, tag in enumerate(asking)}

@@ -23,7 +23,7 @@ from orchestration.data.embed import BackboneFolder, embed_texts
 from orchestration.data.newsgroups20 import read_split
 newsgroups, minilm, cache = map(Path, sys.argv[1:])
 texts = read_split(newsgroups, "train").sample(48, seed=0)
-embed_texts("killed", texts, BackboneFolder(minilm, 256), cache, chunk_texts=1)
+embed_texts("killed", texts, BackboneFolder(minilm, 256), cache, chunk_rows=1)
 """
 
 
@@ -41,7 +41,7 @@ def backbone(minilm: Path) -> BackboneFolder:
 
 def test_each_text_gets_its_own_embedding(texts: LabelledTexts, backbone: BackboneFolder, tmp_path: Path) -> None:
     """Sorting by length would hand texts the embeddings of others."""
-    split = embed_texts("set-train", texts, backbone, tmp_path, chunk_texts=20)
+    split = embed_texts("set-train", texts, backbone, tmp_path, chunk_rows=20)
     direct = backbone.loaded.embed(texts.texts, allow_truncation=True).embeddings
     assert (split.embeddings * direct).sum(axis=1).min() > 0.9999
     assert (tuple(split.ids), tuple(split.texts)) == (texts.ids, texts.texts)
@@ -96,7 +96,7 @@ def test_killed_run_goes_on_where_it_was(newsgroups: Path, minilm: Path, tmp_pat
     for path in marked:
         np.save(path, np.eye(1, 384, dtype=np.float16))
     texts = read_split(newsgroups, "train").sample(48, seed=0)
-    split = embed_texts("killed", texts, BackboneFolder(minilm, 256), tmp_path, chunk_texts=1)
+    split = embed_texts("killed", texts, BackboneFolder(minilm, 256), tmp_path, chunk_rows=1)
     reused = np.flatnonzero(split.embeddings[:, 0] == 1)
     assert sorted(reused) == sorted(longest_first(texts)[: len(marked)])
     (folder,) = (path.parent for path in tmp_path.rglob("split.json"))
