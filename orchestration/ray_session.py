@@ -3,20 +3,22 @@
 import logging
 import math
 import os
-import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import ray
 import torch
 
+from orchestration import owned_folders
 from services.runtime.settings import TrainingSettings
 
 _REACH_SECONDS: Final = 3.0
+_FOLDER_PREFIX: Final = "csr-ray-"
 _OBJECT_STORE_BYTES: Final = 128 << 20
 """Training data are memory-mapped; only reports pass through the object store."""
 _QUIET: Final = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -57,7 +59,16 @@ def _connection(address: str) -> Iterator[None]:
 @contextmanager
 def _private_cluster(settings: TrainingSettings) -> Iterator[None]:
     # Ray's sockets lie below this folder, and their paths must stay under 108 bytes.
-    folder = tempfile.mkdtemp(prefix="csr-ray-")
+    owned_folders.sweep(Path(tempfile.gettempdir()), f"{_FOLDER_PREFIX}*")
+    with owned_folders.owned_folder(Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))) as folder:
+        try:
+            _start_cluster(settings, folder)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start_cluster(settings: TrainingSettings, folder: Path) -> None:
     try:
         ray.init(
             address="local",
@@ -70,16 +81,11 @@ def _private_cluster(settings: TrainingSettings) -> Iterator[None]:
             dashboard_host="127.0.0.1",
             dashboard_port=0,
             _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
+            _temp_dir=str(folder),
             **_QUIET,
         )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise RayUnavailable(f"Ray does not start: {_first_line(error)}") from error
-    else:
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _first_line(error: Exception) -> str:

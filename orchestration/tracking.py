@@ -4,12 +4,15 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from numpy.typing import NDArray
 
+from csr_model import CSRConfig
+from csr_model.recipe import Choice
 from orchestration import pictures
 from orchestration.evaluate_answers import RankingQuality
 from orchestration.evaluation import QUALITY_NAMES, Evaluation
@@ -19,6 +22,12 @@ from services.runtime.errors import RegistryUnavailable
 
 REVISION_TAG: Final = "csr.git_revision"
 DATA_TAG: Final = "csr.data_digest"
+VALIDATION_TAG: Final = "csr.validation_rows"
+"""Whether the rows that validation asks about were `held out` from training or `trained on` as well."""
+RECIPE_TAG: Final = "csr.recipe"
+"""Name of the candidate that the recipe chose; absent where the configuration was given."""
+CANDIDATE_PREFIX: Final = "candidate."
+"""Of the names of metrics with the recipe's validation scores."""
 PICTURES: Final = "pictures"
 """Folder of the run's artifacts with its PNG files."""
 VALIDATION_PREFIX: Final = "validation."
@@ -51,10 +60,23 @@ def training_run(
         client.set_terminated(run_id, "FINISHED")
 
 
-def last_epoch(registry: Registry, run_id: str) -> Mapping[str, float]:
-    """Return the metrics of the newest epoch that a run has logged; empty before the first."""
+def log_config(registry: Registry, run_id: str, config: CSRConfig, choice: Choice | None = None) -> None:
+    """Log every setting of a training, and what the recipe chose it from if it did.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer.
+    """
+    params = [Param(name, str(value)) for name, value in asdict(config).items()]
+    tags, metrics = [], []
+    if choice is not None:
+        now = time.time_ns() // 1_000_000
+        tags = [RunTag(RECIPE_TAG, choice.name)]
+        scores = {CANDIDATE_PREFIX + name.replace(",", ""): score for name, score in choice.scores.items()}
+        metrics = [
+            Metric(name, value, now, 0) for name, value in {**scores, "choosing_seconds": choice.seconds}.items()
+        ]
     with mlflow_errors(registry.uri):
-        return dict(registry.client.get_run(run_id).data.metrics)
+        registry.client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
 
 
 def log_training_quality(
@@ -94,8 +116,11 @@ def log_training_quality(
             "latent_usage": pictures.usage_histogram(usage, usage_rows),
             "dead_share": pictures.dead_share_by_epoch([by_epoch[step] for step in sorted(by_epoch)]),
         }
-        for name, figure in figures.items():
-            registry.client.log_figure(run_id, figure, f"{PICTURES}/{name}.png")
+        try:
+            for name, figure in figures.items():
+                registry.client.log_figure(run_id, figure, f"{PICTURES}/{name}.png")
+        except OSError as error:  # a full disk, or an artifact store that answers with an error
+            raise RegistryUnavailable(f"cannot store pictures under run {run_id}: {error}") from error
 
 
 def git_revision() -> str:

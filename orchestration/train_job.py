@@ -1,250 +1,276 @@
 """Train an adapter with Ray Train and put it into the registry: data → run → version → alias `challenger`.
 
-The driver (this module) checks the data, opens the MLflow run, starts the workers (`train_worker`), watches the
-epochs that Ray Train's controller logs (`epoch_log`), and registers what they made.
+The driver (this module) checks the data, opens the MLflow run, starts the workers (`train_worker`), watches them by
+way of the job's folder (`train_files`), measures what they made and registers it. Ray Train's controller logs the
+epochs (`epoch_log`).
 """
 
-import dataclasses
-import os
-import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from uuid import uuid4
 
-import numpy as np
-import ray
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-
-from csr_model import CSRAdapter, CSRConfig, InvalidConfig, Training
-from orchestration.data.split import EmbeddedSplit
+from csr_model import CSRAdapter, CSRConfig, Training
+from csr_model.recipe import Choice, candidates
+from orchestration import owned_folders
+from orchestration.data.sets import EmbeddedSet
 from orchestration.epoch_log import EpochLog
 from orchestration.ray_session import ray_session
 from orchestration.registry import BACKBONE_TAG, CHALLENGER, ModelVersionInfo, Registry, check_model_name
-from orchestration.tracking import DATA_TAG, last_epoch, training_run
-from orchestration.train_worker import (
-    ADAPTER_FOLDER,
-    EMBEDDINGS_FILE,
-    LABELS_FILE,
-    RankTask,
-    train_on_rank,
-)
-from services.runtime.errors import RegistryUnavailable
-from services.runtime.settings import Settings, TrainingSettings
+from orchestration.tracking import DATA_TAG, VALIDATION_TAG, log_config, training_run
+from orchestration.train_files import TrainingProgress, TrainingRows, read_progress, training_rows, write_rows
+from orchestration.train_quality import log_quality
+from orchestration.train_trainer import TrainingFailed, check_batches, fit, fitting_batch, make_trainer
+from orchestration.train_worker import ADAPTER_FOLDER, RankTask
+from orchestration.validation_set import HeldOutRows, held_out_rows
+from services.runtime.errors import InvalidRequest, RegistryUnavailable
+from services.runtime.settings import Settings
 
-_POLL_SECONDS: Final = 0.5
 _NAME_IN_JOB: Final = 48
 """Characters of the model's name in the job's, which is the name of a folder, too."""
 
-
-class TrainingFailed(Exception):
-    """The workers could not finish; the text is one line that says why."""
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """Where a job stands, for people.
-
-    Attributes:
-        phase: `starting` until the first epoch is done, then `training`, then `registering`.
-        epochs_done: Finished epochs.
-        epochs: Epochs of the whole run.
-        metrics: Of the newest epoch, csr_model's EpochReport by field; empty before the first.
-    """
-
-    phase: Literal["starting", "training", "registering"]
-    epochs_done: int
-    epochs: int
-    metrics: Mapping[str, float]
+Load: TypeAlias = Callable[[Path], EmbeddedSet]
+"""(the job's folder, for large files) → the set; called when Ray runs."""
 
 
 OnProgress: TypeAlias = Callable[[TrainingProgress], None]
 
 
 @dataclass(frozen=True)
+class Validation:
+    """Hold a tenth of the rows or pairs out of training, and watch the quality on them.
+
+    Attributes:
+        every: Epochs between two scores.
+        patience: Stop after so many epochs without a better score, and keep the best; None runs to the end.
+    """
+
+    every: int = 1
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("every", self.every), ("patience", 1 if self.patience is None else self.patience)):
+            if value < 1:
+                raise InvalidRequest(f"validation.{name}: {value}, at least 1 epoch is needed")
+
+
+@dataclass(frozen=True)
 class TrainedVersion:
-    """What `train` registered; `metrics` are those of the last epoch."""
+    """What `train` registered.
+
+    Attributes:
+        metrics: Of the last epoch.
+        quality: On validation rows, by the names of `Evaluation.as_metrics`; empty where too few rows are held out.
+        choice: What the recipe chose; None where the configuration was given.
+    """
 
     run_id: str
     name: str
     version: int
     fingerprint: str
     metrics: Mapping[str, float]
+    quality: Mapping[str, float]
+    choice: Choice | None
 
 
 def train(
     settings: Settings,
-    data: EmbeddedSplit,
+    data: EmbeddedSet | Load,
     config: CSRConfig | None = None,
+    chosen: Mapping[str, Any] | None = None,
     model_name: str | None = None,
     backbone: str | None = None,
+    validation: Validation | None = None,
     on_progress: OnProgress = lambda progress: None,
 ) -> TrainedVersion:
     """Train an adapter on all ranks, register it as the next version and give it the alias `challenger`.
 
-    Workers that die are restarted from the last epoch's checkpoint, `settings.training.max_failures` times. Where
-    ranks run on several nodes, `settings.data_dir` must be the same shared folder on each.
+    Workers that die are restarted from the last epoch's checkpoint, `settings.training.max_failures` times, and with
+    `settings.training.workers_min` by fewer of them where there is no room. Where ranks run on several nodes,
+    `settings.data_dir` must be the same shared folder on each, and so must that of memory-mapped embeddings, which are
+    read where they are.
 
     Args:
         settings: Workers, folders, registry.
-        data: Training rows; labels are used only when the configuration's gamma is above 0.
-        config: By default `CSRConfig.automatic`, without labels.
+        data: Its `train` and `pairs` are learned from; or what loads it.
+        config: By default the recipe chooses, on the ranks.
+        chosen: Fields of CSRConfig that the recipe must keep to.
         model_name: Registered model; by default the settings' one.
         backbone: Name of the model that made the embeddings, if texts are to be encoded later.
+        validation: By default every row is learned from, to the last epoch.
         on_progress: Called about twice a second.
 
     Raises:
-        CSRModelError, InvalidRequest: Data, configuration or name cannot be used; found before anything is started.
+        CSRModelError, InvalidRequest: Data, configuration or name cannot be used; found before any worker starts.
         RegistryUnavailable, RayUnavailable: MLflow or Ray cannot be reached. Where MLflow goes away while the workers
             train, the adapter is kept and the message says where.
         TrainingFailed: The workers failed for good.
     """
     name = model_name or settings.registry.model
     check_model_name(name)
-    config = config or automatic_config(data, settings.training.workers)
-    _check(config, data, settings.training.workers)
+
+    def plan(found: EmbeddedSet) -> _Plan:
+        return _plan(settings, found, config, chosen or {}, validation)
+
+    ready = plan(data) if isinstance(data, EmbeddedSet) else None
     registry = Registry.open(settings)
+    jobs = settings.data_dir.absolute() / "train"
+    owned_folders.sweep(jobs)
+    on_progress(TrainingProgress("starting"))
     job = f"{name[:_NAME_IN_JOB]}-{uuid4().hex[:12]}"  # Ray Train takes a name that it knows for a run to resume
-    params = dataclasses.asdict(config) | {"rows": len(data.embeddings), "workers": settings.training.workers}
-    tags = {DATA_TAG: data.digest, BACKBONE_TAG: backbone or ""}
-    with (
-        _job_folder(settings.data_dir.absolute() / "train" / job) as folder,
-        training_run(registry, settings.registry.experiment, job, params, tags) as run_id,
-    ):
-        task = _write_task(folder, config, data)
-        on_progress(TrainingProgress("starting", 0, config.epochs, {}))
-        with ray_session(settings.training):
-            trainer = _trainer(settings.training, folder, task, EpochLog(registry.uri, run_id))
-            result = _fit(trainer, lambda: _report(registry, run_id, config.epochs, on_progress))
+    with _job_folder(jobs / job) as folder, ray_session(settings.training):
+        if ready is None:
+            assert not isinstance(data, EmbeddedSet)
+            ready = plan(data(folder))
+        return _run(settings, registry, ready, folder, name, backbone or "", on_progress)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to train on, checked.
+
+    Attributes:
+        held_out: Rows that judge; None where there are too few.
+        validation: None where `held_out` are trained on, too.
+    """
+
+    data: EmbeddedSet
+    rows: TrainingRows
+    held_out: HeldOutRows | None
+    config: CSRConfig | None
+    chosen: Mapping[str, Any]
+    validation: Validation | None
+
+
+def _plan(
+    settings: Settings,
+    data: EmbeddedSet,
+    config: CSRConfig | None,
+    chosen: Mapping[str, Any],
+    validation: Validation | None,
+) -> _Plan:
+    """Raise here what every rank would raise after a slow start and several restarts."""
+    rows = training_rows(data)
+    try:
+        held_out = held_out_rows(data)
+    except InvalidRequest:
+        if validation is not None:
+            raise
+        held_out = None
+    first = config
+    if first is None:
+        count, input_dim = rows.embeddings.shape
+        chosen = {"batch_size": fitting_batch(input_dim, count, settings.training, chosen), **chosen}
+        options = candidates(input_dim, count, rows.labels is not None, rows.pairs is not None, **chosen)
+        first = next(iter(options.values()))  # the others ask no more of the data
+    check_batches(first, settings.training)
+    learned = rows if validation is None else rows.without(held_out)
+    Training(first, learned.embeddings, learned.labels, learned.pairs)
+    return _Plan(data, rows, held_out, config, chosen, validation)
+
+
+def _run(
+    settings: Settings,
+    registry: Registry,
+    plan: _Plan,
+    folder: Path,
+    name: str,
+    backbone: str,
+    on_progress: OnProgress,
+) -> TrainedVersion:
+    """Train, register and measure within one MLflow run."""
+    params = {"rows": len(plan.rows.embeddings), "workers": settings.training.workers}
+    tags = {
+        DATA_TAG: plan.data.digest,
+        BACKBONE_TAG: backbone,
+        VALIDATION_TAG: "trained on" if plan.validation is None else "held out",
+    }
+    with training_run(registry, settings.registry.experiment, folder.name, params, tags) as run_id:
+        if plan.config is not None:
+            log_config(registry, run_id, plan.config)
+        watch = _Watch(registry, run_id, folder, on_progress)
+        trainer = make_trainer(settings.training, folder, _task(folder, plan), EpochLog(registry.uri, run_id))
+        result = fit(trainer, watch.look)
+        watch.log_choice()
+        watch.tell("registering")
         metrics = {key: float(value) for key, value in result.metrics.items()}
-        on_progress(TrainingProgress("registering", config.epochs, config.epochs, metrics))
         assert result.checkpoint is not None, "every epoch reports a checkpoint"
         with result.checkpoint.as_directory() as checkpoint:
-            version = _register(registry, run_id, name, Path(checkpoint) / ADAPTER_FOLDER, metrics, backbone)
-    return TrainedVersion(run_id, name, version.version, version.fingerprint, metrics)
+            adapter = CSRAdapter.load(Path(checkpoint) / ADAPTER_FOLDER)
+        version = _register(registry, run_id, name, adapter, metrics, backbone)
+        watch.tell("measuring")
+        quality = {} if plan.held_out is None else log_quality(registry, run_id, adapter, plan.data, plan.held_out)
+    return TrainedVersion(run_id, name, version.version, version.fingerprint, metrics, quality, watch.progress.choice)
 
 
-def automatic_config(data: EmbeddedSplit, workers: int, **chosen: object) -> CSRConfig:
-    """Return the configuration for these rows, its batches divisible among the workers; `chosen` fields win."""
-    rows, input_dim = data.embeddings.shape
-    config = CSRConfig.automatic(input_dim, rows, labelled=bool(chosen.get("gamma")), **chosen)
-    if "batch_size" in chosen:
-        return config
-    return dataclasses.replace(config, batch_size=max(1, config.batch_size // workers) * workers)
-
-
-def _check(config: CSRConfig, data: EmbeddedSplit, workers: int) -> None:
-    """Raise here what every rank would raise after a slow start and several restarts."""
-    if config.batch_size % workers:
-        raise InvalidConfig(f"batch_size is {config.batch_size}; it must be a multiple of {workers} workers")
-    Training(config, data.embeddings, data.labels)
+def _task(folder: Path, plan: _Plan) -> RankTask:
+    held_out = None if plan.validation is None else plan.held_out
+    return {
+        "folder": str(folder),
+        "embeddings": str(write_rows(folder, plan.rows, held_out)),
+        "config": None if plan.config is None else plan.config.to_json(),
+        "chosen": plan.chosen,
+        "validate_every": 0 if plan.validation is None else plan.validation.every,
+        "patience": None if plan.validation is None else plan.validation.patience,
+    }
 
 
 @contextmanager
-def _job_folder(folder: Path) -> Iterator[Path]:
+def _job_folder(path: Path) -> Iterator[Path]:
     """Hold data and checkpoints of one job; kept when its workers fail or their adapter finds no registry."""
-    folder.mkdir(parents=True)
-    keep = False
-    try:
-        yield folder
-    except TrainingFailed as error:
-        keep = True
-        raise TrainingFailed(f"{error} (data and checkpoints are in {folder})") from error
-    except RegistryUnavailable as error:
-        trained = sorted(folder.rglob(ADAPTER_FOLDER))  # in the last checkpoint only
-        if not trained:
-            raise
-        keep = True
-        raise RegistryUnavailable(f"{error} (the trained adapter is in {trained[-1]})") from error
-    finally:
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_task(folder: Path, config: CSRConfig, data: EmbeddedSplit) -> RankTask:
-    np.save(folder / EMBEDDINGS_FILE, np.ascontiguousarray(data.embeddings, dtype=np.float32))
-    if config.gamma and data.labels is not None:
-        np.save(folder / LABELS_FILE, data.labels)
-    return {"config": config.to_json(), "data": str(folder)}
-
-
-def _trainer(settings: TrainingSettings, folder: Path, task: RankTask, epoch_log: EpochLog) -> TorchTrainer:
-    # The controller looks at its workers every 2 s by default; shorter epochs would wait for it at each report.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    # One worker with a GPU outpaces several without; gloo and NCCL do not mix.
-    workers = settings.workers if gpus == 0 or gpus >= settings.workers else 1
-    return TorchTrainer(
-        train_on_rank,
-        train_loop_config=task,
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus > 0,
-            resources_per_worker={"CPU": settings.worker_cpus} | ({"GPU": 1} if gpus else {}),
-        ),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=str(folder),
-            callbacks=[epoch_log],
-            failure_config=FailureConfig(max_failures=settings.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-    )
-
-
-def _fit(trainer: TorchTrainer, watch: Callable[[], None]) -> Result:
-    """Run `fit` in a thread and `watch` in this one.
-
-    In the main thread Ray Train would replace the handler of Ctrl-C for good and turn it into a success. Here Ctrl-C
-    reaches the caller, and ending the Ray session ends the workers.
-    """
-    outcome: Future[Result] = Future()
-
-    def run() -> None:
+    with owned_folders.owned_folder(path) as folder:
         try:
-            outcome.set_result(trainer.fit())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="ray-train-fit", daemon=True).start()
-    while not wait([outcome], timeout=_POLL_SECONDS).done:
-        watch()
-    watch()
-    try:
-        return outcome.result()
-    except Exception as error:
-        raise TrainingFailed(_cause(error)) from error
+            yield folder
+        except TrainingFailed as error:
+            owned_folders.keep(folder)
+            raise TrainingFailed(f"{error} (data and checkpoints are in {folder})") from error
+        except RegistryUnavailable as error:
+            trained = sorted(folder.rglob(ADAPTER_FOLDER))  # in the last checkpoint only
+            if not trained:
+                raise
+            owned_folders.keep(folder)
+            raise RegistryUnavailable(f"{error} (the trained adapter is in {trained[-1]})") from error
 
 
-def _cause(error: Exception) -> str:
-    """Return the last line of what the first failed rank raised: Ray wraps it in tracebacks."""
-    failed = next(iter(getattr(error, "worker_failures", {}).values()), error)
-    lines = [line.strip() for line in str(failed).splitlines() if line.strip()]
-    return lines[-1] if lines else type(failed).__name__
+class _Watch:
+    """Passes on what the ranks tell, and logs what the recipe chose as soon as it is known."""
 
+    def __init__(self, registry: Registry, run_id: str, folder: Path, on_progress: OnProgress) -> None:
+        self._registry = registry
+        self._run_id = run_id
+        self._folder = folder
+        self._on_progress = on_progress
+        self._logged = False
+        self.progress = TrainingProgress("starting")
 
-def _report(registry: Registry, run_id: str, epochs: int, on_progress: OnProgress) -> None:
-    try:
-        metrics = last_epoch(registry, run_id)
-    except RegistryUnavailable:
-        return  # training goes on without its curve; so does this
-    done = int(metrics.get("epoch", -1)) + 1
-    on_progress(TrainingProgress("training" if done else "starting", done, epochs, metrics))
+    def look(self) -> None:
+        """Call about twice a second."""
+        self.progress = read_progress(self._folder)
+        with suppress(RegistryUnavailable):  # training goes on without it; `log_choice` comes back to it
+            self.log_choice()
+        self._on_progress(self.progress)
+
+    def log_choice(self) -> None:
+        """Log what the recipe chose, once."""
+        if self.progress.choice is not None and not self._logged:
+            log_config(self._registry, self._run_id, self.progress.choice.config, self.progress.choice)
+            self._logged = True
+
+    def tell(self, phase: Literal["registering", "measuring"]) -> None:
+        """Say what comes after training."""
+        self._on_progress(replace(self.progress, phase=phase))
 
 
 def _register(
-    registry: Registry, run_id: str, name: str, trained: Path, metrics: Mapping[str, float], backbone: str | None
+    registry: Registry, run_id: str, name: str, adapter: CSRAdapter, metrics: Mapping[str, float], backbone: str
 ) -> ModelVersionInfo:
     """Add the trained adapter, with its metrics, to the registry and let `challenger` name it."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / ADAPTER_FOLDER
-        CSRAdapter.load(trained).save(folder, metrics=metrics, backbone=backbone)
+        adapter.save(folder, metrics=metrics, backbone=backbone or None)
         version = registry.register(name, run_id, folder)
     registry.set_alias(name, CHALLENGER, version.version)
     return version

@@ -22,7 +22,7 @@ EXPECTED = {
     "orchestration.data.cache.DataUnavailable",
     "orchestration.ray_session.RayUnavailable",
     "orchestration.stack.state.StackError",
-    "orchestration.train_job.TrainingFailed",
+    "orchestration.train_trainer.TrainingFailed",
     "services.encoder.backbone.BackboneUnusable",
     "services.runtime.errors.CsrError",
     "services.runtime.settings.InvalidSettings",

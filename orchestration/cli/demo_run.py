@@ -12,8 +12,9 @@ from rich.table import Table
 
 from orchestration.cli.app import err, out, step
 from orchestration.cli.collections import client, print_hits, upload
-from orchestration.cli.model_views import evaluate_version, promotion_table, train_with_progress, verdict
+from orchestration.cli.model_views import evaluate_version, promotion_table, verdict
 from orchestration.cli.stack import backbone_folder
+from orchestration.cli.train_view import choice_text, train_with_progress
 from orchestration.data.catalog import SETS, load
 from orchestration.data.sets import EmbeddedSet
 from orchestration.data.split import EmbeddedSplit
@@ -68,8 +69,10 @@ def _run(settings: Settings, stack: Stack, ray_address: str) -> None:
     with _chapter("2. An adapter, trained by Ray Train and tracked in MLflow"):
         stack.up(step, only=("ray",))
         ray.init(address=ray_address, log_to_driver=False, logging_level=logging.ERROR)
-        trained = train_with_progress(settings, data.train)
+        trained = train_with_progress(settings, data)
         ray.shutdown()
+        if trained.choice is not None:
+            out.print(choice_text(trained.choice), highlight=False)
         out.print(f"registered {trained.name} version {trained.version}, fingerprint {trained.fingerprint}")
     with _chapter("3. Gates, measured on held-out documents"):
         registry = Registry.open(settings)

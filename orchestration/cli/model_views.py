@@ -3,21 +3,14 @@
 from collections.abc import Mapping
 from typing import Final
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from csr_model import CSRConfig
-from orchestration.cli.app import err
-from orchestration.data.catalog import MINILM_NAME
 from orchestration.data.sets import EmbeddedSet
-from orchestration.data.split import EmbeddedSplit
 from orchestration.evaluate import evaluate
 from orchestration.evaluate_answers import RankingQuality
 from orchestration.evaluation import Evaluation, LevelQuality, SearchQuality
 from orchestration.promote import Promotion
 from orchestration.registry import ModelVersionInfo, Registry
-from orchestration.train_job import TrainedVersion, TrainingProgress, train
-from services.runtime.settings import Settings
 
 COLUMNS: Final = (
     "k",
@@ -44,35 +37,6 @@ _OF_RANKING: Final = {
     "one_nn": "1-NN",
     "recall": "dense@10",
 }
-
-
-def train_with_progress(
-    loaded: Settings, rows: EmbeddedSplit, model: str | None = None, config: CSRConfig | None = None
-) -> TrainedVersion:
-    """Train and register, drawing a progress bar on standard error."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task("starting workers", total=None, detail="")
-
-        def show(progress: TrainingProgress) -> None:
-            described = {"starting": "starting workers", "training": "training (epochs)", "registering": "registering"}
-            wanted = ("total", "dead_share", "rows_per_second")
-            detail = "  ".join(f"{name} {progress.metrics[name]:,.3g}" for name in wanted if name in progress.metrics)
-            bar.update(
-                task,
-                description=described[progress.phase],
-                total=progress.epochs if progress.epochs_done else None,
-                completed=progress.epochs_done,
-                detail=detail,
-            )
-
-        return train(loaded, rows, config, model, MINILM_NAME, show)
 
 
 def evaluate_version(

@@ -50,6 +50,9 @@ class TrainingSettings(_Section):
     """Ray Train."""
 
     workers: int = Field(2, ge=1, description="Workers of a training job; each takes a GPU when there are enough.")
+    workers_min: int = Field(
+        0, ge=0, description="Fewest workers to go on with when there is no room for all; 0 waits for all."
+    )
     worker_cpus: float = Field(1.0, gt=0, description="CPUs reserved for each worker.")
     max_failures: int = Field(3, ge=0, description="Restarts of a job whose workers died before it fails.")
 

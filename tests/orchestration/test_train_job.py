@@ -12,29 +12,38 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import ray
 from ray._private.authentication_test_utils import reset_auth_token_state
 
-from csr_model import CSRAdapter, InvalidConfig, InvalidTrainingData, fit
+from csr_model import CSRAdapter, InvalidConfig, InvalidTrainingData
+from orchestration import owned_folders
 from orchestration.data.split import EmbeddedSplit
 from orchestration.ray_session import RayUnavailable
 from orchestration.registry import CHALLENGER, Registry
-from orchestration.train_job import TrainingFailed, TrainingProgress, automatic_config, train
+from orchestration.train_files import TrainingProgress, training_rows
+from orchestration.train_job import Validation, train
+from orchestration.train_trainer import TrainingFailed, check_batches, fitting_batch
+from orchestration.validation_set import held_out_rows
 from services.runtime.errors import InvalidRequest, RegistryUnavailable
-from services.runtime.settings import RegistrySettings, Settings
-from tests.orchestration.conftest import make_config
+from services.runtime.settings import RegistrySettings, Settings, TrainingSettings
+from tests.orchestration.conftest import make_config, make_split
+from tests.orchestration.training import fingerprint_of_ranks, labelled_set, paired_set
 from tests.support.ray_cluster import RayCluster
 
+TINY = {"hidden_dim": 48, "levels": (2, 4, 8), "k_aux": 6, "batch_size": 64, "dead_after_rows": 200}
 WORKER = "ray::RayTrainWorker"
 
 TRAINS_LONG = """
 from orchestration.train_job import train
 from services.runtime.settings import load_settings
 from tests.orchestration.conftest import make_config, make_split
+from tests.orchestration.training import labelled_set
 
-train(load_settings(), make_split(320, seed=0), make_config(epochs=1_000), "interrupted")
+data = labelled_set(make_split(320, seed=0), make_split(20, seed=1))
+train(load_settings(), data, make_config(epochs=1_000), model_name="interrupted")
 """
 
 
@@ -74,81 +83,112 @@ def logged_epochs(registry: Registry, run_id: str) -> list[int]:
     return [metric.step for metric in registry.client.get_metric_history(run_id, "total")]
 
 
-def test_two_workers_train_register_and_learn_what_one_would(
-    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit
+def test_the_recipe_trains_on_the_ranks_and_stops_when_patience_runs_out(
+    cluster: RayCluster, settings: Settings, registry: Registry, held_out: EmbeddedSplit
 ) -> None:
-    """There would be no model, or one whose quality depends on the number of workers."""
+    """There would be no model, one that nobody can explain, or one that is worse than an earlier epoch's."""
     seen: list[TrainingProgress] = []
-    config = make_config()
-    trained = train(settings, split, config, "two-workers", "some-backbone", seen.append)
-    info = registry.resolve("two-workers", CHALLENGER)
+    data = labelled_set(make_split(640, seed=2), held_out)
+    chosen = {**TINY, "epochs": 40, "seed": 3}
+    trained = train(
+        settings, data, None, chosen, "recipe", "some-backbone", Validation(patience=2), on_progress=seen.append
+    )
+    info = registry.resolve("recipe", CHALLENGER)
     assert (info.version, info.fingerprint, info.run_id) == (trained.version, trained.fingerprint, trained.run_id)
     assert info.tags["csr.backbone"] == "some-backbone"
     run = registry.client.get_run(trained.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params["hidden_dim"] == "48"
-    assert run.data.params["seed"] == "0"
-    assert run.data.tags["csr.data_digest"] == split.digest
-    assert logged_epochs(registry, trained.run_id) == [0, 1, 2, 3]
-    alone = fit(split.embeddings, config=config)
-    assert trained.metrics["total"] == pytest.approx(alone.history[-1].total, rel=0.02)
+    assert trained.choice is not None
+    assert set(trained.choice.scores) == {"labels", "map of labels"}
+    logged = run.data.metrics
+    assert {logged[f"candidate.{name}"] for name in trained.choice.scores} == set(trained.choice.scores.values())
+    assert run.data.tags["csr.recipe"] == trained.choice.name
+    assert (run.data.params["hidden_dim"], run.data.params["seed"]) == ("48", "3")
+    assert run.data.tags["csr.data_digest"] == data.digest
+    assert run.data.tags["csr.validation_rows"] == "held out"
+    history = registry.client.get_metric_history(trained.run_id, "validation_score")
+    scores = [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
+    assert len(scores) < 40
+    assert len(scores) - 1 - int(np.argmax(scores)) == 2
     adapter = registry.load(info)
     adapter.verify_parity()
-    assert adapter.manifest.metrics["total"] == trained.metrics["total"]
     assert adapter.usage.sum() > 0
-    assert [progress.phase for progress in seen][:: len(seen) - 1] == ["starting", "registering"]
+    # Of the best epoch, not of the last: its quality is the score that was seen then.
+    per_level = [trained.quality[f"one_nn.k{k}"] for k in adapter.levels]
+    assert np.mean(per_level) == pytest.approx(max(scores), abs=1e-6)
+    assert logged["validation.one_nn.k8"] == trained.quality["one_nn.k8"]
+    phases = list(dict.fromkeys(progress.phase for progress in seen))
+    assert phases[0] == "starting"
+    assert phases[-3:] == ["training", "registering", "measuring"]
     assert not any((settings.data_dir / "train").iterdir()), "data and checkpoints of a finished job were left behind"
 
 
 @pytest.mark.robustness
-def test_a_killed_worker_costs_an_epoch_and_nothing_else(
-    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit
+def test_a_killed_worker_changes_nothing_in_two_stage_training_of_pairs(
+    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit, held_out: EmbeddedSplit
 ) -> None:
     """A lost machine would lose the training, or leave a model that differs from an undisturbed one."""
-    config = make_config(epochs=12)
+    data = paired_set(split, held_out)
+    config = make_config(epochs=12, linear_map="pairs", gamma_pairs=0.5, map_examples=400)
     disturb = once_after(3, lambda: kill_a_worker(cluster))
-    trained = train(settings, split, config, "killed", on_progress=disturb)
+    trained = train(settings, data, config, model_name="killed", on_progress=disturb)
+    assert trained.fingerprint == fingerprint_of_ranks(config, training_rows(data))
     run = registry.client.get_run(trained.run_id)
     assert run.data.metrics["restarts"] == 1.0
     assert logged_epochs(registry, trained.run_id) == list(range(12))
-    alone = fit(split.embeddings, config=config)
-    assert trained.metrics["total"] == pytest.approx(alone.history[-1].total, rel=0.02)
-    assert trained.metrics["dead_share"] == pytest.approx(alone.history[-1].dead_share, abs=0.05)
+    assert registry.load(registry.resolve("killed", CHALLENGER)).fingerprint == trained.fingerprint
 
 
 @pytest.mark.robustness
-def test_workers_that_keep_dying_fail_the_run_with_one_line(
-    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit
-) -> None:
-    """People would see Ray's tracebacks, and MLflow a run that never ends."""
-    strict = settings.model_copy(update={"training": settings.training.model_copy(update={"max_failures": 0})})
-    disturb = once_after(1, lambda: kill_a_worker(cluster))
-    with pytest.raises(TrainingFailed) as caught:
-        train(strict, split, make_config(epochs=200), "failing", on_progress=disturb)
-    assert "\n" not in str(caught.value)
-    assert str(settings.data_dir) in str(caught.value)
-    (run,) = registry.client.search_runs(["1"], "attributes.run_name LIKE 'failing-%'")
-    assert run.info.status == "FAILED"
-    assert registry.find("failing", CHALLENGER) is None
-
-
-def test_a_registry_that_goes_away_does_not_cost_the_trained_adapter(
-    cluster: RayCluster, settings: Settings, split: EmbeddedSplit, tmp_path: Path
+def test_neither_a_killed_worker_nor_a_registry_that_goes_away_costs_the_adapter(
+    cluster: RayCluster, settings: Settings, split: EmbeddedSplit, held_out: EmbeddedSplit, tmp_path: Path
 ) -> None:
     """Hours of training would be deleted because MLflow's disk was full for a minute."""
     own = settings.model_copy(
         update={"data_dir": tmp_path, "registry": RegistrySettings(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")}
     )
+    kill = once_after(2, lambda: kill_a_worker(cluster))
 
-    def break_the_store(progress: TrainingProgress) -> None:
+    def disturb(progress: TrainingProgress) -> None:
+        kill(progress)
         if progress.phase == "registering":
             (tmp_path / "mlflow-artifacts").write_text("in the way")
 
+    data, config = labelled_set(split, held_out), make_config(epochs=8, gamma_labels=0.5)
     with pytest.raises(RegistryUnavailable, match="the trained adapter is in") as caught:
-        train(own, split, make_config(), "kept", on_progress=break_the_store)
+        train(own, data, config, model_name="kept", validation=Validation(every=3), on_progress=disturb)
     kept = re.search(r"adapter is in (\S+)\)", str(caught.value))
     assert kept is not None
-    CSRAdapter.load(kept[1]).verify_parity()
+    adapter = CSRAdapter.load(kept[1])
+    adapter.verify_parity()
+    learned = training_rows(data).without(held_out_rows(data))
+    assert adapter.fingerprint == fingerprint_of_ranks(config, learned)
+
+
+@pytest.mark.robustness
+def test_fewer_workers_start_where_there_is_no_room_and_their_death_is_one_line(
+    cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit, held_out: EmbeddedSplit
+) -> None:
+    """A job would wait for ever for a machine that does not come back; people would see Ray's tracebacks."""
+    update = {"workers": 6, "workers_min": 1, "max_failures": 0}
+    wide = settings.model_copy(update={"training": settings.training.model_copy(update=update)})
+    seen: list[int] = []
+
+    def disturb() -> None:
+        seen.append(len(cluster.processes(WORKER)))
+        kill_a_worker(cluster)
+
+    config = make_config(epochs=200, batch_size=60)
+    with pytest.raises(TrainingFailed) as caught:
+        train(wide, labelled_set(split, held_out), config, model_name="failing", on_progress=once_after(1, disturb))
+    assert seen[0] in range(1, 6)
+    assert "\n" not in str(caught.value)
+    assert str(settings.data_dir) in str(caught.value)
+    (run,) = registry.client.search_runs(["1"], "attributes.run_name LIKE 'failing-%'")
+    assert run.info.status == "FAILED"
+    assert registry.find("failing", CHALLENGER) is None
+    owned_folders.sweep(settings.data_dir / "train")
+    assert list((settings.data_dir / "train").glob("failing-*")), "what the message points to was removed"
 
 
 def test_ctrl_c_ends_everything_that_training_started(settings: Settings, registry: Registry) -> None:
@@ -192,28 +232,43 @@ def await_epoch(registry: Registry, name: str, driver: "subprocess.Popen[bytes]"
     raise AssertionError(f"no epoch was logged; the driver's exit code is {driver.poll()}")
 
 
-def test_unusable_data_or_settings_are_refused_before_anything_starts(settings: Settings, split: EmbeddedSplit) -> None:
+def test_unusable_data_or_settings_are_refused_before_anything_starts(
+    settings: Settings, split: EmbeddedSplit, held_out: EmbeddedSplit
+) -> None:
     """People would wait for a cluster only to see every rank fail, again and again."""
+    data = labelled_set(split, held_out)
     with pytest.raises(InvalidConfig, match="batch_size is 63; it must be a multiple of 2 workers"):
-        train(settings, split, make_config(batch_size=63), "refused")
-    with pytest.raises(InvalidTrainingData, match="labels are missing"):
-        train(settings, replace(split, labels=None), make_config(gamma=1.0), "refused")
+        train(settings, data, make_config(batch_size=63))
+    with pytest.raises(InvalidTrainingData, match="learns labels but they are missing"):
+        train(settings, paired_set(split, held_out), make_config(gamma_labels=1.0))
+    with pytest.raises(InvalidTrainingData, match=r"all 320 labels are equal"):
+        train(settings, labelled_set(replace(split, labels=np.zeros(320, np.int64)), held_out))
+    with pytest.raises(InvalidConfig, match="unknown settings: epoch;"):
+        train(settings, data, chosen={"epoch": 3})
+    with pytest.raises(InvalidRequest, match=r"validation\.patience: 0"):
+        Validation(patience=0)
     for name in ("a/b", "../refused", "a:b", " ", "x" * 251):
         with pytest.raises(InvalidRequest, match="model: "):
-            train(settings, split, make_config(), name)
+            train(settings, data, make_config(), model_name=name)
     assert not ray.is_initialized()
 
 
-def test_automatic_batches_divide_among_the_workers(split: EmbeddedSplit) -> None:
+def test_automatic_batches_divide_among_the_workers() -> None:
     """`csr train` on a small or odd number of rows would refuse its own defaults."""
-    assert automatic_config(split, 2).batch_size == 256
-    assert automatic_config(split, 3).batch_size == 255
-    assert automatic_config(split, 3, batch_size=60, seed=7).batch_size == 60
+    for rows in (5, 320, 10_000):
+        for fewest, most in ((0, 2), (0, 3), (1, 4)):
+            settings = TrainingSettings(workers=most, workers_min=fewest)
+            batch = fitting_batch(16, rows, settings, {})
+            check_batches(make_config(batch_size=batch), settings)
+            assert batch <= max(256, 4)
+    assert fitting_batch(16, 10_000, TrainingSettings(workers=2), {}) == 256
 
 
-def test_absent_cluster_is_one_line(settings: Settings, split: EmbeddedSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_cluster_is_one_line(
+    settings: Settings, split: EmbeddedSplit, held_out: EmbeddedSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stale RAY_ADDRESS would end in Ray's traceback."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(RayUnavailable, match=r"RAY_ADDRESS=127\.0\.0\.1:9") as caught:
-        train(settings, split, make_config(), "nowhere")
+        train(settings, labelled_set(split, held_out), make_config(), model_name="nowhere")
     assert "\n" not in str(caught.value)
