@@ -164,7 +164,9 @@ class CSRConfig:
         return self.gamma_pairs > 0 or self.linear_map == "pairs"
 
     @classmethod
-    def automatic(cls, input_dim: int, rows: int, expansion: int = 8, **chosen: Any) -> Self:
+    def automatic(
+        cls, input_dim: int, rows: int, expansion: int = 8, rows_seen: int | None = None, **chosen: Any
+    ) -> Self:
         """Return the configuration for `rows` embeddings without labels or pairs; fields in `chosen` win.
 
         The rules: h = expansion · d, at most half the rows and at least 4·k_max; batches of 256, or the
@@ -180,7 +182,7 @@ class CSRConfig:
             "hidden_dim": hidden_dim,
             "k_aux": min(max(1, input_dim // 2), hidden_dim),
             "batch_size": 1 << (max(1, min(_BATCH_SIZE, rows)).bit_length() - 1),
-            "epochs": max(1, round(_ROWS_TO_SEE / max(_BATCH_SIZE, rows))),
+            "epochs": max(1, round((rows_seen or _ROWS_TO_SEE) / max(_BATCH_SIZE, rows))),
             "dead_after_rows": min(max(20_000, rows // 2), 10_000_000),
         }
         return cls.from_fields(fields | chosen)

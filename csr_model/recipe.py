@@ -71,9 +71,10 @@ def candidates(
     if paired:
         options = {"map of pairs": {"linear_map": "pairs"}, "pairs": {"gamma_pairs": 0.1}}
     elif labelled:
+        short: dict[str, Any] = {"expansion": 4, "rows_seen": 100_000}
         options = {
-            "labels": {"expansion": 4, "gamma_labels": 1.0, "learning_rate": 2e-3, "input_dropout": 0.15},
-            "map of labels": {"expansion": 4, "linear_map": "labels", "map_temperature": 0.1},
+            "labels": short | {"gamma_labels": 1.0, "learning_rate": 2e-3, "input_dropout": 0.15},
+            "map of labels": short | {"linear_map": "labels", "map_temperature": 0.1},
         }
     return {name: CSRConfig.automatic(input_dim, rows, **(fields | chosen)) for name, fields in options.items()}
 
