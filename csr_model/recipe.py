@@ -20,6 +20,7 @@ from csr_model import metrics
 from csr_model.batches import Pairs
 from csr_model.collectives import from_first_rank
 from csr_model.config import CSRConfig
+from csr_model.embeddings import summarize
 from csr_model.supervision import usable_labels, usable_pairs
 from csr_model.training import Training
 from csr_model.validation import held_out
@@ -108,6 +109,7 @@ def choose(
         ((name, config),) = options.items()
         return Choice(name, config, {}, 0.0)
     started = time.perf_counter()
+    summarize(embeddings, next(iter(options.values())).normalize)  # names a bad row by its own number
     mask = held_out([str(row) for row in range(rows)] if ids is None else ids)
     probe = _paired_probe(embeddings, pairs, mask) if pairs is not None else _labelled_probe(embeddings, labels, mask)
     first = next(iter(options))

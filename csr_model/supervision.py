@@ -1,5 +1,6 @@
 """Labels and pairs at the door: which can be learned from, so that a contrast is never zero without saying so."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -68,3 +69,14 @@ def usable_pairs(pairs: Pairs | None, rows: int, batch_size: int) -> Pairs:
     if (queries == documents).all():
         raise InvalidTrainingData(f"all {len(queries)} pairs join rows with themselves; name what belongs together")
     return Pairs(queries.astype(np.int64), documents.astype(np.int64))
+
+
+def supervision_digest(data_digest: str, labels: "np.ndarray[Any, Any] | None", pairs: Pairs | None) -> str:
+    """Return the rows' digest, or where labels or pairs are learned a SHA-256 (hex) over it and them."""
+    if labels is None and pairs is None:
+        return data_digest
+    digest = hashlib.sha256(f"{data_digest}{labels is not None}".encode())
+    for column in (labels, *(pairs or ())):
+        if column is not None:
+            digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()

@@ -21,6 +21,7 @@ from csr_model.batches import Pairs, Sampler, StepRows, steps_per_epoch
 from csr_model.collectives import rank, sum_over_ranks, world_size
 from csr_model.config import CSRConfig
 from csr_model.dead_latents import DeadLatents
+from csr_model.dropout import dropout_factors
 from csr_model.embeddings import checked_rows, summarize
 from csr_model.errors import InvalidConfig, InvalidTrainingData, ResumeMismatch, TrainingDiverged
 from csr_model.linear_map import learn_linear_map
@@ -29,7 +30,7 @@ from csr_model.losses.paper import PaperLoss, published_autoencoder
 from csr_model.neighbours import mine_neighbours
 from csr_model.resampling import resample
 from csr_model.schedule import learning_rate_factor, set_learning_rate
-from csr_model.supervision import usable_labels, usable_pairs
+from csr_model.supervision import supervision_digest, usable_labels, usable_pairs
 from csr_model.train_step import StepResult, train_step
 
 _ADAM_EPS = 6.25e-10
@@ -96,6 +97,7 @@ class Training:
         self.embeddings = embeddings
         self.labels = usable_labels(labels, len(embeddings)) if config.learns_labels else None
         self.pairs = usable_pairs(pairs, len(embeddings), config.batch_size) if config.learns_pairs else None
+        self.data_digest = supervision_digest(self.summary.digest, self.labels, self.pairs)
         self.device = torch.device(device)
         self.step = 0
         self.history: list[EpochReport] = []
@@ -152,7 +154,8 @@ class Training:
         config, rate = self.config, 0.0
         for step in range(self.step, (epoch + 1) * self.steps_per_epoch):
             rate = self._set_learning_rate()
-            batch = self._with_dropout(self._batch(self._sampler.step(step)), step)
+            rows = self._sampler.step(step)
+            batch = self._batch(rows)._replace(dropout=self._dropout(rows, step))
             progress = step / self.steps
             result = train_step(
                 self._objective, self._optimizer, self._dead_latents, batch, progress, config.gradient_clip
@@ -188,11 +191,11 @@ class Training:
         """Return everything a later process needs to continue bit for bit.
 
         Tensors, numbers and strings only, so `torch.load(weights_only=True)` reads it. The order of
-        rows needs no random state: it follows from seed and epoch.
+        rows needs no random state: it follows from seed and step.
         """
         return {
             "config": self.config.to_json(),
-            "data_digest": self.summary.digest,
+            "data_digest": self.data_digest,
             "step": self.step,
             "objective": self._loss.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -209,8 +212,8 @@ class Training:
         """
         if CSRConfig.from_json(state["config"]) != self.config:
             raise ResumeMismatch("the checkpoint was written with another configuration; start a new run")
-        if state["data_digest"] != self.summary.digest:
-            raise ResumeMismatch("the checkpoint was written for other embeddings; start a new run")
+        if state["data_digest"] != self.data_digest:
+            raise ResumeMismatch("the checkpoint was written for other embeddings, labels or pairs; start a new run")
         self.step = state["step"]
         self._loss.load_state_dict(state["objective"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -259,13 +262,12 @@ class Training:
         labels = None if self.labels is None else torch.from_numpy(self.labels[step.rows]).to(self.device)
         return Batch(x, labels, step.pairs)
 
-    def _with_dropout(self, batch: Batch, step: int) -> Batch:
-        share = self.config.input_dropout
-        if not share:
-            return batch
-        random = np.random.default_rng((self.config.seed, 4, step, rank()))  # not torch's state: a resumed run has none
-        kept = torch.from_numpy(random.random(batch.embeddings.shape, np.float32) >= share)
-        return batch._replace(embeddings=batch.embeddings * kept.to(self.device) / (1 - share))
+    def _dropout(self, rows: StepRows, step: int) -> Tensor | None:
+        config = self.config
+        if not config.input_dropout:
+            return None
+        factors = dropout_factors(rows.rows, config.input_dim, config.input_dropout, config.seed, step)
+        return torch.from_numpy(factors).to(self.device)
 
     def _initial_rows(self) -> Tensor:
         random = np.random.default_rng(self.config.seed)

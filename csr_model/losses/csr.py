@@ -33,11 +33,13 @@ class Batch(NamedTuple):
         embeddings: Raw rows [n, d] that passed `checked_rows`: `pairs` queries, their documents, then others.
         labels: [n] int64, or None.
         pairs: Number of pairs at the front.
+        dropout: Factors [n, d] for what is encoded, or None; similarities of embeddings use whole rows.
     """
 
     embeddings: Tensor
     labels: Tensor | None
     pairs: int
+    dropout: Tensor | None = None
 
 
 class Losses(NamedTuple):
@@ -81,7 +83,8 @@ class CSRLoss(nn.Module):
         config, model = self.config, self.autoencoder
         levels = annealed_levels(config.levels, config.anneal_from, progress)
         ks = decoded_ks(levels, config.hidden_dim)
-        preprocessed = model.preprocess(batch.embeddings)
+        seen = batch.embeddings if batch.dropout is None else batch.embeddings * batch.dropout
+        preprocessed = model.preprocess(seen)
         pre_activations = model.pre_activations(preprocessed)
         codes = top_k(pre_activations, ks[-1])
         reconstructions = model.reconstruct(codes, ks, self.dtype)
