@@ -27,7 +27,7 @@ def dropout_factors(
     """
     start = np.uint64(int(np.random.default_rng((seed, 4, step)).integers(2**63)))
     places = rows.astype(np.uint64)[:, None] * np.uint64(input_dim) + np.arange(input_dim, dtype=np.uint64)
-    numbers = start + places * _GOLDEN
+    numbers = np.add(start, places * _GOLDEN, dtype=np.uint64)
     numbers = (numbers ^ (numbers >> np.uint64(30))) * _MIX_1
     numbers = (numbers ^ (numbers >> np.uint64(27))) * _MIX_2
     uniform = (numbers ^ (numbers >> np.uint64(31))) >> np.uint64(40)
