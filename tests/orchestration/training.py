@@ -21,12 +21,14 @@ def labelled_set(split: EmbeddedSplit, queries: EmbeddedSplit) -> EmbeddedSet:
     return EmbeddedSet("directions", split, None, split, queries, None)
 
 
-def paired_set(split: EmbeddedSplit, queries: EmbeddedSplit) -> EmbeddedSet:
-    """Return a set without labels whose second half asks for the rows of the first, one pair each."""
+def paired_set(split: EmbeddedSplit, queries: EmbeddedSplit, paired: bool = True) -> EmbeddedSet:
+    """Return a set without labels whose second half asks for the rows of the first, one pair each if `paired`."""
     half = len(split.ids) // 2
     plain = replace(split, labels=None, label_names=[])
     pairs = np.stack([np.arange(half, 2 * half), np.arange(half)], axis=1)
-    return EmbeddedSet("pairs", plain, pairs, plain.keep(np.arange(half)), queries, np.zeros((1, 2), np.int64))
+    return EmbeddedSet(
+        "pairs", plain, pairs if paired else None, plain.keep(np.arange(half)), queries, np.zeros((1, 2), np.int64)
+    )
 
 
 def fingerprint_of_ranks(config: CSRConfig, rows: TrainingRows, ranks: int = 2) -> str:
