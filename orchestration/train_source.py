@@ -15,7 +15,6 @@ import pyarrow.parquet as parquet
 import ray.data
 from rich.console import Console
 
-from orchestration.data.cache import DataUnavailable
 from orchestration.data.catalog import load
 from orchestration.data.files import COLUMNS, FileInvalid, lists_of_floats, numbered_labels, unique_ids
 from orchestration.data.own import read_pairs
@@ -110,7 +109,8 @@ def _parquet_tables(path: Path) -> Iterator[pa.Table]:
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.target_max_block_size = _BLOCK_BYTES
-    dataset = ray.data.read_parquet(str(path), columns=_wanted(path, parquet.read_schema(_files(path)[0]).names))
+    wanted = _wanted(path, parquet.read_schema(_files(path)[0]).names)
+    dataset = ray.data.read_parquet(str(path)).select_columns(wanted)
     yield from dataset.iter_batches(batch_format="pyarrow", batch_size=_ROWS_PER_BATCH)
 
 
@@ -121,7 +121,7 @@ def _parquet_rows(path: Path) -> int:
 def _files(path: Path) -> list[Path]:
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
-        raise DataUnavailable(f"{path}: there is no .parquet and no .arrow in this folder")
+        raise FileInvalid(path, "there is no .parquet and no .arrow in this folder")
     return files
 
 

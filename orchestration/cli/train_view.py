@@ -1,7 +1,7 @@
 """A training job as people see it: a bar on a terminal, lines elsewhere, and what the recipe chose."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from rich.console import Console
@@ -39,8 +39,13 @@ def train_with_progress(
     if isinstance(data, EmbeddedSet):
         backbone = MINILM_NAME if data.name in SETS and any(data.train.texts) else None
         _warn(console, len(data.train.embeddings), (chosen or {}).get("hidden_dim"))
-    with (_bar if console.is_terminal else _lines)(console) as show:
+    with progress_on(console) as show:
         return train(loaded, data, None, chosen, model, backbone, validation, show)
+
+
+def progress_on(console: Console) -> AbstractContextManager[OnProgress]:
+    """Show progress as a bar on a terminal, elsewhere as a line for each phase and epoch."""
+    return _bar(console) if console.is_terminal else _lines(console)
 
 
 def choice_text(choice: Choice) -> str:
@@ -89,7 +94,7 @@ def _bar(console: Console) -> Iterator[OnProgress]:
 
 @contextmanager
 def _lines(console: Console) -> Iterator[OnProgress]:
-    """Print a line for each phase and each epoch; epochs that took less than half a second may share one."""
+    # Epochs shorter than the half second between two calls share a line.
     said: list[object] = []
 
     def show(progress: TrainingProgress) -> None:
