@@ -299,13 +299,18 @@ class Training:
             self.resampled += len(changed)
 
 
+def batch_unit(config: CSRConfig) -> int:
+    """Return what a rank's share of a batch must be a multiple of: both sides of pairs, anchors and neighbours."""
+    sides = 4 if config.gamma_pairs or config.gamma_neighbours else 1
+    return sides * 2 if config.gamma_pairs and config.gamma_neighbours else sides
+
+
 def _check_batches(config: CSRConfig, embeddings: "np.ndarray[Any, Any]") -> None:
     rows, input_dim = embeddings.shape
     if input_dim != config.input_dim:
         raise InvalidConfig(f"input_dim is {config.input_dim} but the embeddings have {input_dim} values a row")
     if rows < config.batch_size:
         raise InvalidTrainingData(f"{rows} rows do not fill a batch of {config.batch_size}; lower batch_size")
-    unit = world_size() * (4 if config.gamma_pairs or config.gamma_neighbours else 1)
-    unit *= 2 if config.gamma_pairs and config.gamma_neighbours else 1
+    unit = world_size() * batch_unit(config)
     if config.batch_size % unit:
         raise InvalidConfig(f"batch_size is {config.batch_size}; it must be a multiple of {unit} for these ranks")

@@ -160,15 +160,16 @@ def _plan(
         if validation is not None:
             raise
         held_out = None
-    first = config
-    if first is None:
+    options = [] if config is None else [config]
+    if config is None:
         count, input_dim = rows.embeddings.shape
         chosen = {"batch_size": fitting_batch(input_dim, count, settings.training, chosen), **chosen}
-        options = candidates(input_dim, count, rows.labels is not None, rows.pairs is not None, **chosen)
-        first = next(iter(options.values()))  # the others ask no more of the data
-    check_batches(first, settings.training)
+        found = candidates(input_dim, count, rows.labels is not None, rows.pairs is not None, **chosen)
+        options = [*found.values()]
+    for option in options:
+        check_batches(option, settings.training)
     learned = rows if validation is None else rows.without(held_out)
-    Training(first, learned.embeddings, learned.labels, learned.pairs)
+    Training(options[0], learned.embeddings, learned.labels, learned.pairs)  # the others ask no more of the data
     return _Plan(data, rows, held_out, config, chosen, validation)
 
 

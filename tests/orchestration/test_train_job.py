@@ -237,8 +237,10 @@ def test_unusable_data_or_settings_are_refused_before_anything_starts(
 ) -> None:
     """People would wait for a cluster only to see every rank fail, again and again."""
     data = labelled_set(split, held_out)
-    with pytest.raises(InvalidConfig, match="batch_size is 63; it must be a multiple of 2 workers"):
+    with pytest.raises(InvalidConfig, match="batch_size is 63; it must be a multiple of 2 for 2 workers"):
         train(settings, data, make_config(batch_size=63))
+    with pytest.raises(InvalidConfig, match="batch_size is 60; it must be a multiple of 8 for 2 workers"):
+        train(settings, paired_set(split, held_out), make_config(batch_size=60, gamma_pairs=1.0))
     with pytest.raises(InvalidTrainingData, match="learns labels but they are missing"):
         train(settings, paired_set(split, held_out), make_config(gamma_labels=1.0))
     with pytest.raises(InvalidTrainingData, match=r"all 320 labels are equal"):
