@@ -115,7 +115,7 @@ def test_evaluation_names_every_level(csr: Csr, registry: Registry, champion: Ch
     evaluation = document(csr("evaluate", "--version", CHAMPION, "--json"))
     assert evaluation["fingerprint"] == champion.trained.fingerprint
     assert [level["k"] for level in evaluation["levels"]] == list(champion.adapter.levels)
-    assert all(level["exactness"] == 1.0 for level in evaluation["levels"])
+    assert all(level["search"]["exactness"] == 1.0 for level in evaluation["levels"])
 
 
 def test_a_failed_gate_is_3_and_moves_nothing(csr: Csr, registry: Registry, champion: Champion, tmp_path: Path) -> None:
