@@ -149,8 +149,9 @@ class CSRAdapter:
             targets = model.preprocess(rows)
             errors = torch.zeros(len(self.levels), dtype=torch.float64, device=rows.device)
             for part in torch.split(rows, _rows_per_chunk(model)):
-                restored = model.reconstruct(model.encode(part, self.k_max), self.levels)
-                errors += (model.preprocess(part)[:, None] - restored).square().sum((0, 2)).double()
+                preprocessed = model.preprocess(part)
+                restored = torch.stack(model.reconstruct(model.encode(part, self.k_max), self.levels))
+                errors += (preprocessed - restored).square().sum((1, 2)).double()
             energy = (targets - targets.mean(0)).square().sum()
         return dict(zip(self.levels, (errors / energy).tolist(), strict=True))
 

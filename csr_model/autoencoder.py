@@ -9,6 +9,7 @@ After Wen et al. 2025 (arXiv 2503.01776, section 3); map, centring, scaling, ini
 and the gain are additions. Nothing here changes in a forward pass: counting is left to `dead_latents`.
 """
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -108,16 +109,19 @@ class CSRAutoencoder(nn.Module):
         """Return Wᵀ z [n, d], without gain and bias."""
         return self._decode_segments(codes, (codes.latents.shape[1],))[:, 0]
 
-    def reconstruct(self, codes: Codes[Tensor], ks: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
-        """Return x̂ [n, m, d] from the first k latents, for each of the m `ks`.
+    def reconstruct(self, codes: Codes[Tensor], ks: tuple[int, ...], dtype: torch.dtype | None = None) -> list[Tensor]:
+        """Return x̂ [n, d] from the first k latents, for each of the `ks`.
 
         Args:
             codes: [n, max(ks)], weights as `encode` gives them.
             ks: Ascending; a k between two `decode_ks` has a gain between theirs.
             dtype: Of the rows of W that are summed up, if not their own.
         """
-        prefixes = self._decode_segments(codes, ks, dtype).cumsum(1)
-        return self._gains(ks)[:, None] * prefixes + self.pre_bias
+        segments = self._decode_segments(codes, ks, dtype).unbind(1)
+        prefixes = itertools.accumulate(segments)  # one k at a time stays in the cache: half the time of cumsum
+        return [
+            torch.addcmul(self.pre_bias, gain, prefix) for gain, prefix in zip(self._gains(ks), prefixes, strict=True)
+        ]
 
     def _gains(self, ks: tuple[int, ...]) -> Tensor:
         if ks == self.decode_ks:

@@ -26,7 +26,7 @@ def resample(
     """
     rows = gather_rows(embeddings)
     preprocessed = autoencoder.preprocess(rows)
-    residual = preprocessed - autoencoder.reconstruct(autoencoder.encode(rows, k), (k,))[:, 0]
+    residual = preprocessed - autoencoder.reconstruct(autoencoder.encode(rows, k), (k,))[0]
     latents = dead.nonzero()[:, 0][: len(rows) // 4]
     if not len(latents) or bool(dead.all()):
         return latents[:0]

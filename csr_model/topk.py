@@ -20,12 +20,12 @@ def top_k(pre_activations: Tensor, k: int) -> Codes[Tensor]:
     Returns:
         Latents int64 and weights [n, k]; gradients flow to the positive weights selected.
     """
-    weights = pre_activations.relu()
-    # Bits of non-negative floats order like the floats, so bits ‖ (last latent − latent) is a distinct
-    # integer per latent that orders by weight, then by lowest latent, without a stable sort.
-    bits = weights.detach().float().contiguous().view(torch.int32).long()
+    # Bits of positive floats order like the floats, above those of all others, so bits ‖ (last latent − latent)
+    # is a distinct integer per latent that orders by weight, then by lowest latent, without a stable sort.
+    bits = pre_activations.detach().float().contiguous().view(torch.int32).long()
     last = LATENTS_MAX - 1
-    rank = (bits << 16) | (last - torch.arange(weights.shape[1], device=weights.device))
-    latents = last - (rank.topk(k, dim=1).values & last)
-    selected = weights.gather(1, latents)
-    return Codes(latents.masked_fill(selected <= 0, 0), selected)
+    latent_order = last - torch.arange(bits.shape[1], device=bits.device)
+    ranks = bits.bitwise_left_shift_(16).bitwise_or_(latent_order)  # in place: memory is what this costs
+    latents = last - (ranks.topk(k, dim=1).values & last)
+    weights = pre_activations.gather(1, latents).relu()
+    return Codes(latents.masked_fill(weights <= 0, 0), weights)

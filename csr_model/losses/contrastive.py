@@ -4,7 +4,6 @@ Each function takes cosines of this rank's rows with all ranks' rows and returns
 ranks is the loss of the whole batch.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,9 +30,12 @@ def label_loss(cosines: Tensor, labels: Tensor, everyones_labels: Tensor, temper
     positive = (labels[:, None] == everyones_labels) & ~itself
     anchor = positive.any(1)
     logits = cosines / temperature
-    losses = torch.logsumexp(logits.masked_fill(itself, _MASKED), 1) - torch.logsumexp(
-        logits.masked_fill(~positive, _MASKED), 1
-    )
+    # Both softmaxes share a numerator, so any positive's logs differ by the wanted ratio of their sums. logsumexp
+    # says it more directly but takes exp apart, which on a CPU is 12 times slower where masked values underflow.
+    anyone = positive.int().argmax(1, keepdim=True)
+    among_positives = F.log_softmax(logits.masked_fill(~positive, _MASKED), 1).gather(1, anyone)
+    among_others = F.log_softmax(logits.masked_fill(itself, _MASKED), 1).gather(1, anyone)
+    losses = (among_positives - among_others)[:, 0]
     anchors = sum_over_ranks(anchor.sum()).clamp(min=1)
     return world_size() * losses.where(anchor, 0).sum() / anchors
 

@@ -92,7 +92,7 @@ class CSRLoss(nn.Module):
         reconstruction = reconstruction_loss(preprocessed, reconstructions, weights)
         auxiliary = torch.zeros_like(reconstruction)
         if dead is not None and config.k_aux and config.beta:
-            residual = preprocessed - reconstructions[:, ks.index(levels[-1])]
+            residual = preprocessed - reconstructions[ks.index(levels[-1])]
             auxiliary = auxiliary_loss(pre_activations, dead, residual, model.decode, config.k_aux)
         contrastive = self._contrastive(batch, codes, levels)
         total = reconstruction + config.beta * auxiliary + contrastive

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _WEIGHT_OF_4K = 1 / 8
@@ -19,7 +21,7 @@ def reconstruction_weights(levels: Sequence[int], decode_ks: Sequence[int]) -> l
     return list(weights.values())
 
 
-def reconstruction_loss(preprocessed: Tensor, reconstructions: Tensor, weights: Tensor) -> Tensor:
+def reconstruction_loss(preprocessed: Tensor, reconstructions: Sequence[Tensor], weights: Tensor) -> Tensor:
     """Return the weighted sum over k of the normalised squared error, a scalar.
 
     Preprocessing gave the training set variance 1, a fixed number, so the mean squared distance is the
@@ -27,8 +29,8 @@ def reconstruction_loss(preprocessed: Tensor, reconstructions: Tensor, weights: 
 
     Args:
         preprocessed: x' [n, d].
-        reconstructions: x̂ [n, m, d], one for each decoded k.
+        reconstructions: x̂ [n, d] for each of the m decoded k.
         weights: [m].
     """
-    errors = (preprocessed[:, None] - reconstructions).square().sum(2).mean(0)
-    return (weights * errors).sum()
+    errors = [F.mse_loss(restored, preprocessed, reduction="sum") for restored in reconstructions]
+    return (weights * torch.stack(errors)).sum() / len(preprocessed)

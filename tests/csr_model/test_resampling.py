@@ -27,7 +27,7 @@ def test_dead_latents_take_the_worst_rows(model: CSRAutoencoder, config: Make, e
     optimizer, dead = trained_once(model, config(), x), torch.arange(48) >= 44
     with torch.no_grad():
         preprocessed = model.preprocess(x)
-        missed = (preprocessed - model.reconstruct(model.encode(x, 8), (8,))[:, 0]).norm(dim=1)
+        missed = (preprocessed - model.reconstruct(model.encode(x, 8), (8,))[0]).norm(dim=1)
         norm = model.weight[:44].norm(dim=1).mean()
         worst = preprocessed[missed.argsort(descending=True)[:4]] - model.pre_bias
     changed = resample(model, optimizer, dead, x, 8)
