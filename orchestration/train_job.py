@@ -44,17 +44,20 @@ class Validation:
     """Hold a tenth of the rows or pairs out of training, and watch the quality on them.
 
     Attributes:
-        every: Epochs between two scores.
+        every: Epochs between two scores; None measures at the end only.
         patience: Stop after so many epochs without a better score, and keep the best; None runs to the end.
     """
 
-    every: int = 1
+    every: int | None = None
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("every", self.every), ("patience", 1 if self.patience is None else self.patience)):
-            if value < 1:
+        for name, value in (("every", self.every), ("patience", self.patience)):
+            if value is not None and value < 1:
                 raise InvalidRequest(f"validation.{name}: {value}, at least 1 epoch is needed")
+
+
+_AT_THE_END: Final = Validation()
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def train(
     chosen: Mapping[str, Any] | None = None,
     model_name: str | None = None,
     backbone: str | None = None,
-    validation: Validation | None = None,
+    validation: Validation | None = _AT_THE_END,
     on_progress: OnProgress = lambda progress: None,
 ) -> TrainedVersion:
     """Train an adapter on all ranks, register it as the next version and give it the alias `challenger`.
@@ -100,7 +103,8 @@ def train(
         chosen: Fields of CSRConfig that the recipe must keep to.
         model_name: Registered model; by default the settings' one.
         backbone: Name of the model that made the embeddings, if texts are to be encoded later.
-        validation: By default every row is learned from, to the last epoch.
+        validation: What to do with the tenth that is held out; None learns from it, too, as sets do that are too
+            small for it.
         on_progress: Called about twice a second.
 
     Raises:
@@ -154,12 +158,13 @@ def _plan(
 ) -> _Plan:
     """Raise here what every rank would raise after a slow start and several restarts."""
     rows = training_rows(data)
+    held_out: HeldOutRows | None = None
     try:
         held_out = held_out_rows(data)
     except InvalidRequest:
-        if validation is not None:
+        if validation not in (None, _AT_THE_END):
             raise
-        held_out = None
+        validation = None
     options = [] if config is None else [config]
     if config is None:
         count, input_dim = rows.embeddings.shape
@@ -214,9 +219,15 @@ def _task(folder: Path, plan: _Plan) -> RankTask:
         "embeddings": str(write_rows(folder, plan.rows, held_out)),
         "config": None if plan.config is None else plan.config.to_json(),
         "chosen": plan.chosen,
-        "validate_every": 0 if plan.validation is None else plan.validation.every,
+        "validate_every": _score_every(plan.validation),
         "patience": None if plan.validation is None else plan.validation.patience,
     }
+
+
+def _score_every(validation: Validation | None) -> int:
+    if validation is None:
+        return 0
+    return validation.every or (0 if validation.patience is None else 1)
 
 
 @contextmanager

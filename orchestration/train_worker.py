@@ -45,7 +45,7 @@ class RankTask(TypedDict):
     chosen: Mapping[str, Any]
     """Fields of CSRConfig that are given to the recipe."""
     validate_every: int
-    """Epochs between two validation scores, on rows that are held out for them; 0 learns from every row."""
+    """Epochs between two validation scores on held-out rows; 0 scores none."""
     patience: int | None
     """Epochs without a better score after which to stop with the best; None runs to the end."""
 
@@ -69,7 +69,9 @@ def train_on_rank(task: RankTask) -> None:
     if state:
         training.load_state_dict(state["training"])
         best = BestEpoch(**state["best"])
-    questions = Questions.of(rows, held_out) if held_out is not None and _is_first() else None
+    questions = None
+    if held_out is not None and task["validate_every"] and _is_first():
+        questions = Questions.of(rows, held_out)
     teller = _Teller(folder, training)
     teller.tell()
     while not _finished(training, best):

@@ -43,11 +43,12 @@ def train(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other field of CSRConfig; repeatable.")
     ] = None,
     validate_every: Annotated[
-        int | None, typer.Option(min=1, help="Hold a tenth out, and score the adapter on it every so many epochs.")
+        int | None, typer.Option(min=1, help="Score the adapter on the held-out tenth every so many epochs.")
     ] = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many epochs without a better score; keep the best.")
     ] = None,
+    all_rows: Annotated[bool, typer.Option("--all-rows", help="Learn from the held-out tenth, too.")] = False,
     json: Json = False,
 ) -> None:
     """Train an adapter with Ray Train and register it under the alias challenger.
@@ -61,9 +62,9 @@ def train(
 
     chosen = {"seed": seed, "precision": precision.value, "hidden_dim": hidden_dim, "epochs": epochs}
     chosen = {name: value for name, value in chosen.items() if value is not None} | _fields(setting or [])
-    validation = None
-    if validate_every is not None or patience is not None:
-        validation = Validation(validate_every or 1, patience)
+    if all_rows and (validate_every is not None or patience is not None):
+        raise typer.BadParameter("--all-rows holds nothing out to validate on; leave out one or the other")
+    validation = None if all_rows else Validation(validate_every, patience)
     loaded = settings()
     found = training_data(data, queries, pairs, loaded.cache_dir, err)
     trained = train_with_progress(loaded, found, model, chosen, validation)

@@ -31,7 +31,7 @@ def train_with_progress(
     data: EmbeddedSet | Load,
     model: str | None = None,
     chosen: Mapping[str, Any] | None = None,
-    validation: Validation | None = None,
+    validation: Validation | None = Validation(),
     console: Console = err,
 ) -> TrainedVersion:
     """Train what the recipe chooses and register it, drawing progress on standard error."""
