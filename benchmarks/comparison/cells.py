@@ -21,8 +21,8 @@ Phase = Literal["validation", "test"]
 Problems = Callable[[str, Phase], Problem]
 """(set, phase) → problem."""
 
-SELECTION_K = 16
-"""Where methods with a model for each k choose their learning rate."""
+SELECTION_KS = (16, 64)
+"""Where methods with a model for each k choose their learning rate: k up to the first, and above it."""
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 
@@ -138,27 +138,46 @@ def planned(sets: list[str], methods: tuple[Method, ...], results: Results) -> I
 
 
 def validation_cells(set_name: str, method: Method) -> list[Cell]:
-    """Return one cell for each learning rate to choose from."""
-    k = SELECTION_K if method.per_k else None
-    return [Cell(set_name, method.name, "validation", Settings(k, rate, 0)) for rate in method.learning_rates]
+    """Return one cell for each learning rate to choose from, at each k where one is chosen."""
+    ks: tuple[int | None, ...] = SELECTION_KS if method.per_k else (None,)
+    return [
+        Cell(set_name, method.name, "validation", Settings(k, rate, 0)) for k in ks for rate in method.learning_rates
+    ]
 
 
 def final_cells(set_name: str, method: Method, results: Results) -> list[Cell]:
-    """Return the cells on the test split, with the learning rate of the best validation cell."""
-    rate = chosen_learning_rate(set_name, method, results)
+    """Return the cells on the test split, each with the learning rate of the best validation cell."""
     ks: tuple[int | None, ...] = KS if method.per_k else (None,)
-    return [Cell(set_name, method.name, "test", Settings(k, rate, seed)) for k in ks for seed in range(method.seeds)]
+    return [
+        Cell(set_name, method.name, "test", Settings(k, chosen_learning_rate(set_name, method, results, k), seed))
+        for k in ks
+        for seed in range(method.seeds)
+    ]
 
 
-def chosen_learning_rate(set_name: str, method: Method, results: Results) -> float | None:
-    """Return the rate whose validation quality, averaged over every k with equal k on both sides, is highest."""
+def chosen_learning_rate(set_name: str, method: Method, results: Results, k: int | None = None) -> float | None:
+    """Return the rate whose validation quality, averaged over every k with equal k on both sides, is highest.
+
+    Args:
+        set_name: Of the validation cells.
+        method: Of the validation cells.
+        results: Where they are.
+        k: To train, for methods with a model for each k.
+    """
 
     def quality(cell: Cell) -> float:
         by_variant = results.read(cell)["quality"]
         return float(np.mean([by_variant[f"k{k}"] for k in KS if f"k{k}" in by_variant]))
 
-    cells = validation_cells(set_name, method)
+    cells = [cell for cell in validation_cells(set_name, method) if cell.settings.k == _selection_k(k)]
     return max(cells, key=quality).settings.learning_rate if cells else None
+
+
+def _selection_k(k: int | None) -> int | None:
+    if k is None:
+        return None
+    small, large = SELECTION_KS
+    return small if k <= small else large
 
 
 def _claim_and_compute(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.comparison.cells import Results, chosen_learning_rate, final_cells, planned
+from benchmarks.comparison.cells import Results, final_cells, planned
 from benchmarks.comparison.methods import Method
 from benchmarks.comparison.outcome import FAT_QUERY_K, KS
 from benchmarks.comparison.problem import TOP_N
@@ -29,7 +29,7 @@ class Finding:
         dead_shares: Variant → share of latents that no query uses.
         seconds: Processor time of training, one seed; of all k together where each has its model.
         rows_seen: By one training.
-        learning_rate: As chosen by validation, or None.
+        learning_rates: As chosen by validation, of small k first; none if there was nothing to choose.
         choice: What the first seed decided by itself.
     """
 
@@ -40,7 +40,7 @@ class Finding:
     dead_shares: dict[str, float]
     seconds: float
     rows_seen: int
-    learning_rate: float | None
+    learning_rates: tuple[float, ...]
     choice: str
 
     def quality(self, variant: str) -> float | None:
@@ -120,6 +120,8 @@ def _finding(set_name: str, method: Method, results: Results, expected: NDArray[
         dead_shares={variant: float(np.mean(values)) for variant, values in dead.items()},
         seconds=sum(record["seconds"] for record in records) / method.seeds,
         rows_seen=records[0]["rows_seen"],
-        learning_rate=chosen_learning_rate(set_name, method, results),
+        learning_rates=tuple(
+            dict.fromkeys(cell.settings.learning_rate for cell in cells if cell.settings.learning_rate)
+        ),
         choice=records[0]["choice"],
     )

@@ -21,7 +21,7 @@ class Method:
         title: In reports.
         run: Trains and ranks.
         learning_rates: To choose from by validation; none if there is nothing to choose.
-        per_k: Trains a model for each k; the learning rate is chosen at k = 16 for all of them.
+        per_k: Trains a model for each k; the learning rate is chosen at `SELECTION_KS`.
         seeds: Trainings, whose scores are averaged query by query.
     """
 
