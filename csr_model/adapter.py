@@ -292,12 +292,14 @@ def adapter_of(
 
 def _encode(autoencoder: CSRAutoencoder, rows: Tensor, k: int) -> Codes[Tensor]:
     """Return unit-length codes of checked rows, a chunk of pre-activations at a time."""
+    device, size = autoencoder.weight.device, _rows_per_chunk(autoencoder)
+    latents = torch.empty(len(rows), k, dtype=torch.int64, device=device)
+    weights = torch.empty(len(rows), k, dtype=torch.float32, device=device)
     with torch.no_grad():
-        parts = [
-            unit_length(autoencoder.encode(part.to(autoencoder.weight.device), k))
-            for part in torch.split(rows, _rows_per_chunk(autoencoder))
-        ]
-    return Codes(torch.cat([part.latents for part in parts]), torch.cat([part.weights for part in parts]))
+        for start in range(0, len(rows), size):
+            chunk = slice(start, start + size)
+            latents[chunk], weights[chunk] = unit_length(autoencoder.encode(rows[chunk].to(device), k))
+    return Codes(latents, weights)
 
 
 def _rows_per_chunk(autoencoder: CSRAutoencoder) -> int:

@@ -123,20 +123,23 @@ class CSRAutoencoder(nn.Module):
             torch.addcmul(self.pre_bias, gain, prefix) for gain, prefix in zip(self._gains(ks), prefixes, strict=True)
         ]
 
-    def _gains(self, ks: tuple[int, ...]) -> Tensor:
+    def _gains(self, ks: tuple[int, ...]) -> tuple[Tensor, ...]:
         if ks == self.decode_ks:
-            return self.log_gain.exp()
-        places = np.interp(np.log2(ks), np.log2(self.decode_ks), np.arange(len(self.decode_ks)))
-        lower = torch.from_numpy(places).long().to(self.log_gain.device)
-        share = torch.from_numpy(places % 1).to(self.log_gain)
-        upper = (lower + 1).clamp(max=len(self.decode_ks) - 1)
-        return torch.lerp(self.log_gain[lower], self.log_gain[upper], share).exp()
+            return self.log_gain.exp().unbind()
+        log_gains, last = self.log_gain.unbind(), len(self.decode_ks) - 1
+        places = np.interp(np.log2(ks), np.log2(self.decode_ks), np.arange(last + 1)).tolist()
+        lower = [int(place) for place in places]
+        return tuple(
+            torch.lerp(log_gains[i], log_gains[min(i + 1, last)], place - i).exp()
+            for i, place in zip(lower, places, strict=True)
+        )
 
     def _decode_segments(self, codes: Codes[Tensor], ends: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         # Gathers the active rows of W only: no [n, h] code is built, and the nested prefixes share work.
         rows, width = codes.latents.shape
-        starts = torch.tensor((0, *ends[:-1]), device=codes.latents.device)
-        offsets = torch.arange(rows, device=starts.device)[:, None] * width + starts
+        device, last = codes.latents.device, rows * width
+        # Made where they are used: a tensor from the host would let the host wait for an accelerator.
+        offsets = torch.stack([torch.arange(start, last, width, device=device) for start in (0, *ends[:-1])], dim=1)
         segments = F.embedding_bag(
             codes.latents.reshape(-1),
             self.weight.to(dtype or self.weight.dtype),

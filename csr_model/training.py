@@ -258,16 +258,22 @@ class Training:
         self._prepared = True
 
     def _batch(self, step: StepRows) -> Batch:
-        x = torch.from_numpy(np.asarray(self.embeddings[step.rows], dtype=np.float32)).to(self.device)
-        labels = None if self.labels is None else torch.from_numpy(self.labels[step.rows]).to(self.device)
+        x = self._on_device(np.asarray(self.embeddings[step.rows], dtype=np.float32))
+        labels = None if self.labels is None else self._on_device(self.labels[step.rows])
         return Batch(x, labels, step.pairs)
+
+    def _on_device(self, values: "np.ndarray[Any, Any]") -> Tensor:
+        tensor = torch.from_numpy(values)
+        if self.device.type == "cuda":  # from memory that is not pinned, a copy waits for the steps before it
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def _dropout(self, rows: StepRows, step: int) -> Tensor | None:
         config = self.config
         if not config.input_dropout:
             return None
         factors = dropout_factors(rows.rows, config.input_dim, config.input_dropout, config.seed, step)
-        return torch.from_numpy(factors).to(self.device)
+        return self._on_device(factors)
 
     def _initial_rows(self) -> Tensor:
         random = np.random.default_rng(self.config.seed)

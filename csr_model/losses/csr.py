@@ -88,8 +88,7 @@ class CSRLoss(nn.Module):
         pre_activations = model.pre_activations(preprocessed)
         codes = top_k(pre_activations, ks[-1])
         reconstructions = model.reconstruct(codes, ks, self.dtype)
-        weights = torch.tensor(reconstruction_weights(levels, ks), device=preprocessed.device)
-        reconstruction = reconstruction_loss(preprocessed, reconstructions, weights)
+        reconstruction = reconstruction_loss(preprocessed, reconstructions, reconstruction_weights(levels, ks))
         auxiliary = torch.zeros_like(reconstruction)
         if dead is not None and config.k_aux and config.beta:
             residual = preprocessed - reconstructions[ks.index(levels[-1])]

@@ -21,7 +21,7 @@ def reconstruction_weights(levels: Sequence[int], decode_ks: Sequence[int]) -> l
     return list(weights.values())
 
 
-def reconstruction_loss(preprocessed: Tensor, reconstructions: Sequence[Tensor], weights: Tensor) -> Tensor:
+def reconstruction_loss(preprocessed: Tensor, reconstructions: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Return the weighted sum over k of the normalised squared error, a scalar.
 
     Preprocessing gave the training set variance 1, a fixed number, so the mean squared distance is the
@@ -30,7 +30,10 @@ def reconstruction_loss(preprocessed: Tensor, reconstructions: Sequence[Tensor],
     Args:
         preprocessed: x' [n, d].
         reconstructions: x̂ [n, d] for each of the m decoded k.
-        weights: [m].
+        weights: m numbers.
     """
-    errors = [F.mse_loss(restored, preprocessed, reduction="sum") for restored in reconstructions]
-    return (weights * torch.stack(errors)).sum() / len(preprocessed)
+    errors = [
+        weight * F.mse_loss(restored, preprocessed, reduction="sum")
+        for weight, restored in zip(weights, reconstructions, strict=True)
+    ]
+    return torch.stack(errors).sum() / len(preprocessed)

@@ -1,8 +1,9 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -161,6 +162,19 @@ def test_streaming_holds_one_batch(adapter: CSRAdapter, embeddings: np.ndarray, 
             del batch
 
     assert adapter.encode_to(tmp_path / "codes.npy", batches(), 4) == 6 * 320
+
+
+def test_streaming_needs_no_memory_for_rows_done(adapter: CSRAdapter, embeddings: np.ndarray, tmp_path: Path) -> None:
+    """Between 100,000 and 400,000 rows codes take 14 MB: a stream that kept them would outgrow its machine."""
+    process, sizes = psutil.Process(), {}
+
+    def batches() -> Iterator[np.ndarray]:
+        for done in range(0, 400_001, 10_000):
+            sizes[done] = process.memory_info().rss
+            yield np.resize(embeddings, (10_000, 16))
+
+    assert adapter.encode_to(tmp_path / "codes.npy", batches(), 8) == 410_000
+    assert sizes[400_000] - sizes[100_000] < 6_000_000
 
 
 def test_usage_counts_the_training_rows(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
