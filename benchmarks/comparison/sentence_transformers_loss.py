@@ -2,7 +2,7 @@
 
 One SparseAutoEncoder at k = 64 whose prefixes serve smaller k (`max_active_dims`), h = 4d and k_aux = d/2 as the
 package chooses for a dense model; CSRLoss as in the package's training example, which does better here than its
-defaults: cosine, scale 20, γ = 0.1, β = 0.1. AdamW with linear warm-up over 10 % of the steps and linear decay, as its
+defaults at every k but 4: cosine, scale 20, γ = 0.1, β = 0.1. AdamW with linear warm-up over 10 % of the steps and linear decay, as its
 trainer runs it; 256 pairs a batch.
 """
 
@@ -32,13 +32,14 @@ _ROWS_PER_CHUNK = 2_048
 
 
 def run(problem: Problem, settings: Settings) -> Outcome:
-    """Train on as many pairs as other methods see rows: given pairs, pairs of one label, or each row with itself."""
+    """Train on given pairs, pairs of one label, or each row with itself."""
     assert settings.learning_rate is not None
-    steps = problem.rows_to_see // PAIRS_PER_BATCH
+    rows_per_batch = PAIRS_PER_BATCH * (1 if problem.pairs is None and problem.labels is None else 2)
+    steps = problem.rows_to_see // rows_per_batch
     with training_clock() as clock:
         module = _train(problem, settings.learning_rate, settings.seed, steps)
     return outcome_of_codes(
-        problem, partial(_encode, module), module.hidden_dim, KS, clock.seconds, 2 * steps * PAIRS_PER_BATCH
+        problem, partial(_encode, module), module.hidden_dim, KS, clock.seconds, steps * rows_per_batch
     )
 
 

@@ -8,7 +8,6 @@ bfloat16 ones agree with each other and with float32 to a cosine of at least 0.9
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -181,12 +180,13 @@ def weights_sha256(path: Path) -> str:
 
 
 def _load_model(path: Path, device: str) -> "SentenceTransformer":
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub library when it is first imported
     try:
+        from huggingface_hub import constants
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise BackboneUnusable(f"texts need the extra `text` (pip install 'csr-service[text]'): {error}") from error
+    constants.HF_HUB_OFFLINE = True  # the environment variable is not read after the library's first import
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return SentenceTransformer(

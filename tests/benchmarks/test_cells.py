@@ -35,7 +35,7 @@ class Trials:
         def run(problem: Problem, settings: Settings) -> Outcome:
             if self.fails:
                 raise KeyboardInterrupt
-            self.asked.append(("validation" if problem.trial else "test", settings))
+            self.asked.append(("test" if len(problem.train) == len(self.data.train.ids) else "validation", settings))
             share = right if settings.learning_rate in (None, 0.01) else right / 2
             k = settings.k or 8
             ranking = np.full((len(problem.queries), 10), -1)

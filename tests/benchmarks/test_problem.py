@@ -67,9 +67,9 @@ def test_digest_tells_data_apart(labelled: EmbeddedSet, bare: EmbeddedSet) -> No
 
 
 def test_wide_embeddings_get_fewer_rows(labelled: EmbeddedSet) -> None:
-    """Every competitor has the same budget, by rule: 128,000 rows up to d = 640, and half of it for a trial."""
-    assert final_problem(labelled).rows_to_see == 128_000
-    assert validation_problem(labelled).rows_to_see == 64_000
+    """Every competitor has the same budget, by rule: 256,000 rows up to d = 640, to choose a learning rate too."""
+    assert final_problem(labelled).rows_to_see == 256_000
+    assert validation_problem(labelled).rows_to_see == 256_000
 
 
 @pytest.mark.parametrize("kind", ["labelled", "bare"])

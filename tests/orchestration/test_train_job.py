@@ -243,7 +243,7 @@ def test_unusable_data_or_settings_are_refused_before_anything_starts(
         train(settings, paired_set(split, held_out), make_config(batch_size=60, gamma_pairs=1.0))
     with pytest.raises(InvalidTrainingData, match="learns labels but they are missing"):
         train(settings, paired_set(split, held_out), make_config(gamma_labels=1.0))
-    with pytest.raises(InvalidTrainingData, match=r"all 320 labels are equal"):
+    with pytest.raises(InvalidTrainingData, match=r"all \d+ labels are equal"):
         train(settings, labelled_set(replace(split, labels=np.zeros(320, np.int64)), held_out))
     with pytest.raises(InvalidConfig, match="unknown settings: epoch;"):
         train(settings, data, chosen={"epoch": 3})
