@@ -97,7 +97,7 @@ def compare(workload: Workload, device: str) -> list[Comparison]:
     rows, classes = clustered_rows(workload.rows, workload.input_dim)
     half = len(rows) // 2
     pairs = Pairs(np.arange(half), np.arange(half) + half)
-    training = {
+    training: dict[str, Run] = {
         "train, rows alone": _our_steps(workload, device, rows),
         "train, labels": _our_steps(workload, device, rows, labels=classes),
         "train, pairs": _our_steps(workload, device, rows, pairs=pairs),
@@ -105,7 +105,7 @@ def compare(workload: Workload, device: str) -> list[Comparison]:
     }
     adapter = random_atoms(_repeated(rows, workload.hidden_dim), _configuration(workload))
     adapter.autoencoder.to(device)
-    encoding = {
+    encoding: dict[str, Run] = {
         f"encode, k = {_ENCODED_K}": partial(adapter.encode, rows, _ENCODED_K),
         THEIRS: _their_encoding(workload, device, rows),
     }
@@ -184,7 +184,7 @@ def _their_steps(workload: Workload, device: str, rows: Floats) -> Run:
             columns = torch.from_numpy(batch).to(device).chunk(2)
             optimizer.zero_grad()
             losses = loss([{"sentence_embedding": column} for column in columns])
-            torch.stack(list(losses.values())).sum().backward()
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
 

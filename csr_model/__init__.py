@@ -4,6 +4,7 @@ from csr_model.adapter import CSRAdapter
 from csr_model.code_file import read_codes
 from csr_model.codes import Codes
 from csr_model.config import CSRConfig
+from csr_model.epoch_report import EpochReport
 from csr_model.errors import (
     ArtifactCorrupt,
     ArtifactError,
@@ -20,7 +21,7 @@ from csr_model.errors import (
     TrainingDiverged,
 )
 from csr_model.fit import FitResult, fit
-from csr_model.training import EpochReport, Training
+from csr_model.training import Training
 
 __all__ = [
     "ArtifactCorrupt",

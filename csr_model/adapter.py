@@ -13,16 +13,16 @@ from torch import Tensor
 from csr_model.artifact import Manifest, fingerprint, read_artifact, write_artifact
 from csr_model.autoencoder import CSRAutoencoder
 from csr_model.code_file import write_codes
-from csr_model.codes import Codes, unit_length
+from csr_model.codes import Codes
 from csr_model.config import CSRConfig, decoded_ks
 from csr_model.embeddings import checked_rows
+from csr_model.encoding import encode_rows, rows_per_chunk
 from csr_model.errors import ArtifactCorrupt, InvalidK
+from csr_model.references import largest_difference, unambiguous_rows
 
 Floats = np.ndarray[Any, Any]
 
-_PRE_ACTIVATIONS_PER_CHUNK = 4_194_304
 _PARITY_TOLERANCE = 1e-4
-_REFERENCE_ROWS = 16
 
 
 class CSRAdapter:
@@ -115,7 +115,7 @@ class CSRAdapter:
             InvalidK: k is out of range.
         """
         self._check_k(k)
-        codes = _encode(self._autoencoder, checked_rows(x, self.input_dim), k)
+        codes = encode_rows(self._autoencoder, checked_rows(x, self.input_dim), k)
         latents = codes.latents.to(torch.uint16)
         if isinstance(x, Tensor):
             return Codes(latents.to(x.device), codes.weights.to(x.device))
@@ -148,7 +148,7 @@ class CSRAdapter:
         with torch.no_grad():
             targets = model.preprocess(rows)
             errors = torch.zeros(len(self.levels), dtype=torch.float64, device=rows.device)
-            for part in torch.split(rows, _rows_per_chunk(model)):
+            for part in torch.split(rows, rows_per_chunk(model)):
                 preprocessed = model.preprocess(part)
                 restored = torch.stack(model.reconstruct(model.encode(part, self.k_max), self.levels))
                 errors += (preprocessed - restored).square().sum((1, 2)).double()
@@ -163,8 +163,8 @@ class CSRAdapter:
         """
         if not len(self._reference_embeddings):
             raise ArtifactCorrupt("the adapter holds no reference embeddings to compare with")
-        here = _encode(self._autoencoder, self._reference_embeddings, self.k_max)
-        difference = float((_dense(here, self.hidden_dim) - _dense(self._reference_codes, self.hidden_dim)).abs().max())
+        here = encode_rows(self._autoencoder, self._reference_embeddings, self.k_max)
+        difference = largest_difference(here, self._reference_codes, self.hidden_dim)
         if not difference <= _PARITY_TOLERANCE:
             raise ArtifactCorrupt(
                 f"reference codes differ by {difference:.2g}; at most {_PARITY_TOLERANCE} is rounding"
@@ -234,7 +234,7 @@ class CSRAdapter:
     def _encode_batches(self, batches: Iterable[Floats], k: int) -> Iterator[Codes[Floats]]:
         rows = 0
         for batch in batches:
-            codes = _encode(self._autoencoder, checked_rows(batch, self.input_dim, rows), k)
+            codes = encode_rows(self._autoencoder, checked_rows(batch, self.input_dim, rows), k)
             rows += len(codes.latents)
             yield Codes(codes.latents.cpu().numpy(), codes.weights.cpu().numpy())
 
@@ -283,39 +283,8 @@ def adapter_of(
         data=dict(data),
         usage_rows=usage_rows,
     )
-    codes = _encode(autoencoder, sample, levels[-1])
+    codes = encode_rows(autoencoder, sample, levels[-1])
     active = codes.latents[:usage_rows][codes.weights[:usage_rows] > 0]
     usage = torch.bincount(active, minlength=autoencoder.hidden_dim)
-    chosen = _unambiguous(autoencoder, sample[:256], levels[-1])
+    chosen = unambiguous_rows(autoencoder, sample[:256], levels[-1])
     return CSRAdapter(autoencoder, manifest, usage, sample[chosen], Codes(codes.latents[chosen], codes.weights[chosen]))
-
-
-def _encode(autoencoder: CSRAutoencoder, rows: Tensor, k: int) -> Codes[Tensor]:
-    """Return unit-length codes of checked rows, a chunk of pre-activations at a time."""
-    device, size = autoencoder.weight.device, _rows_per_chunk(autoencoder)
-    latents = torch.empty(len(rows), k, dtype=torch.int64, device=device)
-    weights = torch.empty(len(rows), k, dtype=torch.float32, device=device)
-    with torch.no_grad():
-        for start in range(0, len(rows), size):
-            chunk = slice(start, start + size)
-            latents[chunk], weights[chunk] = unit_length(autoencoder.encode(rows[chunk].to(device), k))
-    return Codes(latents, weights)
-
-
-def _rows_per_chunk(autoencoder: CSRAutoencoder) -> int:
-    return max(1, _PRE_ACTIVATIONS_PER_CHUNK // autoencoder.hidden_dim)
-
-
-def _unambiguous(autoencoder: CSRAutoencoder, rows: Tensor, k: int) -> Tensor:
-    """Return the numbers of the rows whose k-th and (k+1)-th weights lie furthest apart.
-
-    Rounding on another machine then cannot change which latents their codes hold.
-    """
-    with torch.no_grad():
-        weights = autoencoder.encode(rows, min(k + 1, autoencoder.hidden_dim)).weights
-    gaps = weights[:, -2] - weights[:, -1] if weights.shape[1] > k else weights[:, -1]
-    return gaps.topk(min(_REFERENCE_ROWS, len(rows))).indices
-
-
-def _dense(codes: Codes[Tensor], hidden_dim: int) -> Tensor:
-    return torch.zeros(len(codes.latents), hidden_dim).scatter_add_(1, codes.latents.cpu(), codes.weights.cpu())

@@ -163,6 +163,12 @@ class CSRConfig:
         """True when pairs shape the adapter."""
         return self.gamma_pairs > 0 or self.linear_map == "pairs"
 
+    @property
+    def batch_unit(self) -> int:
+        """What a rank's share of a batch must be a multiple of: both sides of pairs, anchors and neighbours."""
+        sides = 4 if self.gamma_pairs or self.gamma_neighbours else 1
+        return sides * 2 if self.gamma_pairs and self.gamma_neighbours else sides
+
     @classmethod
     def automatic(
         cls, input_dim: int, rows: int, expansion: int = 8, rows_seen: int | None = None, **chosen: Any

@@ -10,9 +10,10 @@ import torch
 from csr_model.adapter import CSRAdapter
 from csr_model.batches import Pairs
 from csr_model.config import CSRConfig
+from csr_model.epoch_report import EpochReport
 from csr_model.errors import InvalidTrainingData
 from csr_model.recipe import Choice, choose
-from csr_model.training import EpochReport, Training
+from csr_model.training import Training
 
 Array = np.ndarray[Any, Any]
 

@@ -8,7 +8,6 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from csr_model.config import CSRConfig
 from csr_model.dead_latents import DeadLatents
 from csr_model.dropout import dropout_factors
 from csr_model.embeddings import checked_rows, summarize
+from csr_model.epoch_report import EpochReport
 from csr_model.errors import InvalidConfig, InvalidTrainingData, ResumeMismatch, TrainingDiverged
 from csr_model.linear_map import learn_linear_map
 from csr_model.losses import Batch, CSRLoss
@@ -37,32 +37,6 @@ _ADAM_EPS = 6.25e-10
 _RESAMPLING_SHARE = 0.7
 """Latents that start again later than this share of the run would not finish learning."""
 _USAGE_ROWS = 65_536
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """Means over the steps and ranks of one epoch.
-
-    Attributes:
-        epoch: From 0.
-        step: Optimizer steps done since the run began.
-        total: The whole objective; the next three are its unweighted parts.
-        gradient_norm: Before clipping.
-        dead_share: Share of latents that are dead at the end of the epoch, 0 … 1.
-        learning_rate: Of the last step.
-        rows_per_second: Over all ranks; not part of equality.
-    """
-
-    epoch: int
-    step: int
-    total: float
-    reconstruction: float
-    auxiliary: float
-    contrastive: float
-    gradient_norm: float
-    dead_share: float
-    learning_rate: float
-    rows_per_second: float = field(compare=False)
 
 
 class Training:
@@ -305,18 +279,12 @@ class Training:
             self.resampled += len(changed)
 
 
-def batch_unit(config: CSRConfig) -> int:
-    """Return what a rank's share of a batch must be a multiple of: both sides of pairs, anchors and neighbours."""
-    sides = 4 if config.gamma_pairs or config.gamma_neighbours else 1
-    return sides * 2 if config.gamma_pairs and config.gamma_neighbours else sides
-
-
 def _check_batches(config: CSRConfig, embeddings: "np.ndarray[Any, Any]") -> None:
     rows, input_dim = embeddings.shape
     if input_dim != config.input_dim:
         raise InvalidConfig(f"input_dim is {config.input_dim} but the embeddings have {input_dim} values a row")
     if rows < config.batch_size:
         raise InvalidTrainingData(f"{rows} rows do not fill a batch of {config.batch_size}; lower batch_size")
-    unit = world_size() * batch_unit(config)
+    unit = world_size() * config.batch_unit
     if config.batch_size % unit:
         raise InvalidConfig(f"batch_size is {config.batch_size}; it must be a multiple of {unit} for these ranks")

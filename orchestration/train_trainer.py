@@ -13,7 +13,6 @@ from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, Scalin
 from ray.train.torch import TorchTrainer
 
 from csr_model import CSRConfig, InvalidConfig
-from csr_model.training import batch_unit
 from orchestration.epoch_log import EpochLog
 from orchestration.train_worker import RankTask, train_on_rank
 from services.runtime.settings import TrainingSettings
@@ -32,7 +31,7 @@ class TrainingFailed(Exception):
 def check_batches(config: CSRConfig, settings: TrainingSettings) -> None:
     """Raise InvalidConfig here for what every rank would raise after a slow start and several restarts."""
     for workers in _worker_counts(settings):
-        unit = workers * batch_unit(config)
+        unit = workers * config.batch_unit
         if config.batch_size % unit:
             raise InvalidConfig(
                 f"batch_size is {config.batch_size}; it must be a multiple of {unit} for {workers} workers"

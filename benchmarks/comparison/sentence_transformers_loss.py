@@ -2,8 +2,8 @@
 
 One SparseAutoEncoder at k = 64 whose prefixes serve smaller k (`max_active_dims`), h = 4d and k_aux = d/2 as the
 package chooses for a dense model; CSRLoss as in the package's training example, which does better here than its
-defaults at every k but 4: cosine, scale 20, γ = 0.1, β = 0.1. AdamW with linear warm-up over 10 % of the steps and linear decay, as its
-trainer runs it; 256 pairs a batch.
+defaults at every k but 4: cosine, scale 20, γ = 0.1, β = 0.1. AdamW with linear warm-up over 10 % of the steps and
+linear decay, as its trainer runs it; 256 pairs a batch.
 """
 
 import math
