@@ -8,7 +8,7 @@ from benchmarks.comparison.outcome import Outcome
 from benchmarks.comparison.problem import Problem
 from benchmarks.comparison.settings import Settings
 
-LEARNING_RATES = (3e-4, 1e-3, 3e-3)
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 """What every trained competitor chooses from on validation."""
 
 

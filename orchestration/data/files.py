@@ -77,8 +77,9 @@ def read_array(path: Path) -> NDArray[Any]:
         FileInvalid: it cannot be read.
     """
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        # Not np.load, which tells people to unpickle whatever is no .npy, and opens a .npz under any name.
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
         raise FileInvalid(path, _reason(error, "a .npy of numbers")) from error
     return array
 
@@ -104,9 +105,14 @@ def check_no_null(path: Path, name: str, column: pa.ChunkedArray) -> None:
 
 
 def _reason(error: Exception, wanted: str) -> str:
-    return (
-        "there is no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read as {wanted} ({error})"
-    )
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return f"it cannot be read as {wanted} ({first_line(error)})"
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, without the advice for programmers that may follow."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _npy(path: Path) -> NDArray[np.float32]:

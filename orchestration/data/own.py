@@ -47,13 +47,17 @@ def load_file(path: Path, queries: Path | None = None, pairs: Path | None = None
     candidates = np.arange(len(rows.ids)) if known is None else np.unique(known[:, 0])
     held = _held_out(rows.ids, candidates)
     if not len(held):
-        raise FileInvalid(path if pairs is None else pairs, f"fewer than {TEST_SHARE} rows ask; give a file of queries")
+        raise FileInvalid(pairs or path, f"fewer than {TEST_SHARE} rows ask; give a file of queries")
     left = np.setdiff1d(np.arange(len(rows.ids)), held)
     train = rows.keep(left)
     if known is None:
         return EmbeddedSet(path.stem, train, None, train, rows.keep(held), None)
     searched = np.setdiff1d(left, np.setdiff1d(known[:, 0], known[:, 1]))
     asks, found = (np.isin(known[:, 0], held), np.isin(known[:, 1], held))
+    if not (asks & ~found).any() or (asks | found).all():
+        raise FileInvalid(
+            pairs or path, "test queries leave no pair to judge by, or none to learn from; give a file of queries"
+        )
     return EmbeddedSet(
         name=path.stem,
         train=train,
@@ -100,13 +104,12 @@ def _numbered(path: Path, rows_path: Path, count: int) -> Rows:
     array = read_array(path)
     if array.ndim != 2 or array.shape[1] != 2 or not np.issubdtype(array.dtype, np.integer):
         raise FileInvalid(path, f"it holds {array.dtype} {list(array.shape)}, not integers [pairs, 2]")
-    array = array.astype(np.int64)
     wrong = np.argwhere((array < 0) | (array >= count))
     if len(wrong):
         row, column = wrong[0]
         name = ("query", "document")[column]
         raise FileInvalid(path, f"row {row} is {array[row, column]}; {rows_path} has rows 0 … {count - 1}", name)
-    return array
+    return array.astype(np.int64)
 
 
 def _named(path: Path, rows_path: Path, ids: Sequence[str]) -> Rows:

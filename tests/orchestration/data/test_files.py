@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,19 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, columns: dict[str, Any], me
     """A user could not find the row that is wrong."""
     with pytest.raises(FileInvalid, match=r"own\.parquet: " + message):
         read_embeddings(table(tmp_path, **columns))
+
+
+def test_what_only_has_the_name_of_an_array_is_never_unpickled(tmp_path: Path) -> None:
+    """People would be told to run what a stranger's file says, or see a traceback."""
+    wrong = tmp_path / "wrong.npy"
+    for contents in (b"", b"id,embedding\n" * 20, pickle.dumps({"embedding": ROWS.tolist()})):
+        wrong.write_bytes(contents)
+        with pytest.raises(FileInvalid, match=r"wrong\.npy: it cannot be read as a \.npy") as refused:
+            read_embeddings(wrong)
+        assert "pickle" not in str(refused.value)
+    np.savez(tmp_path / "many", ROWS)
+    with pytest.raises(FileInvalid, match=r"it cannot be read as a \.npy"):
+        read_embeddings((tmp_path / "many.npz").rename(wrong))
 
 
 def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:

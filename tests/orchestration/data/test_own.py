@@ -98,8 +98,10 @@ def test_labels_of_both_files_are_numbered_alike(rows: Rows, tmp_path: Path) -> 
         (np.array([0, 1]), r"it holds int64 \[2\], not integers"),
         (np.zeros((0, 2), int), "it has no rows"),
         (np.array([[0, 1]] * 20), "fewer than 10 rows ask; give a file of queries"),
+        (np.array([[row, row] for row in range(20)]), "test queries leave no pair to judge by"),
+        (np.array([[0, 2**64 - 1]], np.uint64), "column document: row 0 is 18446744073709551615"),
     ],
-    ids=["too large", "negative", "floats", "one axis", "none", "few"],
+    ids=["too large", "negative", "floats", "one axis", "none", "few", "with themselves", "beyond int64"],
 )
 def test_pairs_that_cannot_be_used(rows: Rows, tmp_path: Path, pairs: NDArray[Any], message: str) -> None:
     """Pairs out of range would join wrong rows, or end in a traceback."""
