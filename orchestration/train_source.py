@@ -3,7 +3,9 @@
 One file in one order, whatever it came from, keeps a resumed run equal to an undisturbed one.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +17,9 @@ import pyarrow.parquet as parquet
 import ray.data
 from rich.console import Console
 
-from orchestration.data.catalog import load
-from orchestration.data.files import COLUMNS, FileInvalid, lists_of_floats, numbered_labels, unique_ids
-from orchestration.data.own import read_pairs
+from orchestration.data.catalog import SETS, load
+from orchestration.data.files import COLUMNS, FileInvalid, first_line, lists_of_floats, numbered_labels, unique_ids
+from orchestration.data.own import read_pairs, read_queries
 from orchestration.data.sets import EmbeddedSet
 from orchestration.data.split import EmbeddedSplit, first_unusable
 from orchestration.train_job import Load
@@ -38,7 +40,7 @@ def training_data(
     Args:
         name: As for `orchestration.data.catalog.load`; or a folder of .parquet files, or one that the library datasets
             has saved (`save_to_disk`).
-        queries: As for `load`; not used by what is streamed, of which every row is learned from.
+        queries: As for `load`; of what is streamed, every row is learned from with and without them.
         pairs: As for `load`.
         cache: The user's cache folder.
         console: Where progress is drawn; none without.
@@ -47,34 +49,37 @@ def training_data(
         DataUnavailable: As `load`.
     """
     path = Path(name)
-    if path.is_dir() or (path.suffix == ".parquet" and path.is_file() and _is_large(path)):
-        return partial(stream_set, path, pairs)
+    if (path.is_dir() and name not in SETS) or (path.suffix == ".parquet" and path.is_file() and _is_large(path)):
+        _files(path)  # a folder without any is refused before Ray starts
+        return partial(stream_set, path, queries, pairs)
     return load(name, cache, console, queries, pairs)
 
 
-def stream_set(path: Path, pairs: Path | None, folder: Path) -> EmbeddedSet:
+def stream_set(path: Path, queries: Path | None, pairs: Path | None, folder: Path) -> EmbeddedSet:
     """Write embeddings into `folder`, in memory bounded but for ids and labels; return the set that maps them.
 
     Args:
         path: A .parquet, a folder of such, or a folder that the library datasets has saved. Columns as for a .parquet
             of `read_embeddings`; texts are not read.
+        queries: As for `load_file`; without, nothing asks.
         pairs: As for `load_file`.
         folder: For the .npy.
 
     Raises:
         FileInvalid: The files cannot be used.
     """
-    arrow = sorted(path.glob("*.arrow")) if path.is_dir() else []
-    try:
-        if arrow:
-            rows, tables = _count_arrow(arrow), _arrow_tables(path, arrow)
-        else:
-            rows, tables = _parquet_rows(path), _parquet_tables(path)
-        split = _write(path, rows, tables, folder / _STREAMED)
-    except (OSError, pa.ArrowException) as error:
-        raise FileInvalid(path, f"it cannot be read ({error})") from error
+    files = _files(path)
+    arrow = files[0].suffix == ".arrow"
+    rows = sum(_count_rows(file) for file in files)
+    # Closed while Ray still runs: what Ray Data has begun ends with its generator.
+    with closing(_arrow_tables(path, files) if arrow else _parquet_tables(path, files)) as tables:
+        try:
+            split = _write(path, rows, tables, folder / _STREAMED)
+        except (OSError, pa.ArrowException) as error:
+            raise FileInvalid(path, f"it cannot be read ({first_line(error)})") from error
     known = None if pairs is None else read_pairs(pairs, path, split.ids)
-    return EmbeddedSet(path.stem, split, known, split, split.keep(np.arange(0)), None)
+    asking = split.keep(np.arange(0)) if queries is None else read_queries(queries, split, path)
+    return EmbeddedSet(path.stem, split, known, split, asking, None)
 
 
 def _write(path: Path, rows: int, tables: Iterator[pa.Table], target: Path) -> EmbeddedSplit:
@@ -104,36 +109,40 @@ def _write(path: Path, rows: int, tables: Iterator[pa.Table], target: Path) -> E
     return EmbeddedSplit.of(ids, np.load(target, mmap_mode="r"), labels, names, [""] * rows)
 
 
-def _parquet_tables(path: Path) -> Iterator[pa.Table]:
+def _parquet_tables(path: Path, files: Sequence[Path]) -> Generator[pa.Table, None, None]:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells its plan
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.target_max_block_size = _BLOCK_BYTES
-    wanted = _wanted(path, parquet.read_schema(_files(path)[0]).names)
+    wanted = _wanted(path, parquet.read_schema(files[0]).names)
     dataset = ray.data.read_parquet(str(path)).select_columns(wanted)
     yield from dataset.iter_batches(batch_format="pyarrow", batch_size=_ROWS_PER_BATCH)
 
 
-def _parquet_rows(path: Path) -> int:
-    return sum(parquet.read_metadata(file).num_rows for file in _files(path))
-
-
 def _files(path: Path) -> list[Path]:
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("*.arrow")) or sorted(path.rglob("*.parquet"))
     if not files:
         raise FileInvalid(path, "there is no .parquet and no .arrow in this folder")
     return files
 
 
-def _arrow_tables(path: Path, files: Sequence[Path]) -> Iterator[pa.Table]:
+def _count_rows(file: Path) -> int:
+    try:
+        if file.suffix == ".arrow":
+            return sum(batch.num_rows for batch in _arrow_batches([file]))
+        return int(parquet.read_metadata(file).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise FileInvalid(file, f"it cannot be read ({first_line(error)})") from error
+
+
+def _arrow_tables(path: Path, files: Sequence[Path]) -> Generator[pa.Table, None, None]:
     for batch in _arrow_batches(files):
         table = pa.Table.from_batches([batch]).select(_wanted(path, batch.schema.names))
         for start in range(0, len(table), _ROWS_PER_BATCH):
             yield table.slice(start, _ROWS_PER_BATCH)
-
-
-def _count_arrow(files: Sequence[Path]) -> int:
-    return sum(batch.num_rows for batch in _arrow_batches(files))
 
 
 def _arrow_batches(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:

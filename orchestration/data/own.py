@@ -42,7 +42,7 @@ def load_file(path: Path, queries: Path | None = None, pairs: Path | None = None
     rows = read_embeddings(path)
     known = None if pairs is None else read_pairs(pairs, path, rows.ids)
     if queries is not None:
-        asking = _fitting(read_embeddings(queries), queries, rows, path)
+        asking = read_queries(queries, rows, path)
         return EmbeddedSet(path.stem, rows, known, rows, asking, None)
     candidates = np.arange(len(rows.ids)) if known is None else np.unique(known[:, 0])
     held = _held_out(rows.ids, candidates)
@@ -75,8 +75,13 @@ def _held_out(ids: Sequence[str], candidates: Rows) -> Rows:
     return np.sort(candidates[order[: min(TEST_ROWS_MAX, len(candidates) // TEST_SHARE)]])
 
 
-def _fitting(queries: EmbeddedSplit, path: Path, rows: EmbeddedSplit, rows_path: Path) -> EmbeddedSplit:
-    """Return the queries with their labels numbered as those of the rows."""
+def read_queries(path: Path, rows: EmbeddedSplit, rows_path: Path) -> EmbeddedSplit:
+    """Return a file of test queries, their labels numbered as those of the rows that they ask.
+
+    Raises:
+        FileInvalid: As `read_embeddings`; other dimensions, or a label that no row has.
+    """
+    queries = read_embeddings(path)
     dim, wanted = queries.embeddings.shape[1], rows.embeddings.shape[1]
     if dim != wanted:
         raise FileInvalid(path, f"it has {dim} dimensions, {rows_path} has {wanted}", "embedding")

@@ -84,6 +84,10 @@ def test_a_folder_of_the_library_datasets_is_read(tmp_path: Path) -> None:
     load = training_data(str(tmp_path / "saved"), None, None, tmp_path)
     assert callable(load)
     assert_streamed(load(tmp_path), tmp_path)
+    np.save(tmp_path / "asked.npy", np.ones((5, DIM), np.float32))
+    load = training_data(str(tmp_path / "saved"), tmp_path / "asked.npy", None, tmp_path)
+    assert callable(load)
+    assert len(load(tmp_path).queries.ids) == 5
 
 
 def test_only_large_files_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +106,12 @@ def test_what_cannot_be_streamed_says_where(tmp_path: Path) -> None:
     job.mkdir()
     (tmp_path / "nothing").mkdir()
     with pytest.raises(FileInvalid, match=r"no \.parquet and no \.arrow"):
-        stream_set(tmp_path / "nothing", None, job)
+        training_data(str(tmp_path / "nothing"), None, None, tmp_path)
+    (tmp_path / "parts").mkdir()
+    parquet.write_table(table(0, 10), tmp_path / "parts" / "a.parquet")
+    (tmp_path / "parts" / "b.parquet").write_text("id,embedding")
+    with pytest.raises(FileInvalid, match=r"b\.parquet: it cannot be read"):
+        stream_set(tmp_path / "parts", None, None, job)
     save_as_datasets(tmp_path / "saved")
     rows = table(0, 10).to_pydict()
     rows["embedding"][7] = [float("nan")] * DIM
@@ -113,7 +122,7 @@ def test_what_cannot_be_streamed_says_where(tmp_path: Path) -> None:
     ):
         stream.write_table(bad)
     with pytest.raises(FileInvalid, match=f"row {ROWS + 7} is zero or not finite"):
-        stream_set(tmp_path / "saved", None, job)
+        stream_set(tmp_path / "saved", None, None, job)
     bare = tmp_path / "bare"
     bare.mkdir()
     with (
@@ -122,4 +131,4 @@ def test_what_cannot_be_streamed_says_where(tmp_path: Path) -> None:
     ):
         stream.write_table(pa.table({"vector": pa.array([1.0], pa.float32())}))
     with pytest.raises(FileInvalid, match="column embedding: it is missing; there are: vector"):
-        stream_set(bare, None, job)
+        stream_set(bare, None, None, job)
