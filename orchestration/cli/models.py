@@ -2,15 +2,16 @@
 
 from dataclasses import asdict
 from enum import StrEnum
-from json import loads
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from orchestration.cli.app import GATE_FAILED, Json, app, err, out, print_json, settings
 
-DataSet = Annotated[str, typer.Option("--data", help="Data set, see `csr data`.")]
+DataSet = Annotated[str, typer.Option("--data", help="Data set, see `csr data`; or a .npy or .parquet.")]
+Queries = Annotated[Path | None, typer.Option("--queries", help="Of a file: test queries; without, some rows are.")]
+Pairs = Annotated[Path | None, typer.Option("--pairs", help="Of a file: rows that belong together.")]
 Model = Annotated[str | None, typer.Option("--model", help="Registered model; default: setting registry.model.")]
 Version = Annotated[str, typer.Option("--version", help="Version number or alias.")]
 DEFAULT_DATA = "newsgroups20-sample"
@@ -33,8 +34,8 @@ def train(
         str, typer.Option("--data", help="Data set, see `csr data`; or a .npy, .parquet or Hugging Face folder.")
     ] = DEFAULT_DATA,
     model: Model = None,
-    queries: Annotated[Path | None, typer.Option(help="Of a file: test queries; without, some rows are.")] = None,
-    pairs: Annotated[Path | None, typer.Option(help="Of a file: rows that belong together.")] = None,
+    queries: Queries = None,
+    pairs: Pairs = None,
     hidden_dim: Annotated[int | None, typer.Option(min=1, help="Latents; default from rows and dimension.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows; default from their number.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of initialisation and order.")] = 0,
@@ -56,12 +57,15 @@ def train(
     The recipe follows from what the data have: pairs, labels, or neither. Up to three candidates are tried for a
     quarter of the time each, and the best on held-out rows is trained in full.
     """
+    from orchestration.cli.train_fields import parsed_fields
     from orchestration.cli.train_view import choice_text, train_with_progress
     from orchestration.train_job import Validation
     from orchestration.train_source import training_data
 
     chosen = {"seed": seed, "precision": precision.value, "hidden_dim": hidden_dim, "epochs": epochs}
-    chosen = {name: value for name, value in chosen.items() if value is not None} | _fields(setting or [])
+    own_options = chosen.keys()
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    chosen |= parsed_fields(setting or [], own_options)
     if all_rows and (validate_every is not None or patience is not None):
         raise typer.BadParameter("--all-rows holds nothing out to validate on; leave out one or the other")
     validation = None if all_rows else Validation(validate_every, patience)
@@ -77,23 +81,11 @@ def train(
     out.print("Promote it with `csr promote`.")
 
 
-def _fields(given: list[str]) -> dict[str, Any]:
-    """Return NAME=VALUE by name; values are JSON, such as 0.1 or [8,32], or else words."""
-    fields = {}
-    for each in given:
-        name, equals, text = each.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{each!r} is not of the form NAME=VALUE", param_hint="--set")
-        try:
-            fields[name] = loads(text)
-        except ValueError:
-            fields[name] = text
-    return fields
-
-
 @app.command()
 def evaluate(
     data: DataSet = DEFAULT_DATA,
+    queries: Queries = None,
+    pairs: Pairs = None,
     model: Model = None,
     version: Version = CHALLENGER,
     k_query: Annotated[int | None, typer.Option(min=1, help="Latents of each query; default: every level.")] = None,
@@ -102,6 +94,7 @@ def evaluate(
 ) -> None:
     """Measure a registered version on held-out queries against exact dense search.
 
+    Of a file, give the same --queries and --pairs as to `csr train`: they decide which rows it has not learned from.
     Without --k-query and --k-docs: each level on both sides, then thin documents under the fattest queries.
     """
     from orchestration.cli.model_views import evaluate_version, evaluation_table
@@ -110,8 +103,9 @@ def evaluate(
 
     loaded = settings()
     registry = Registry.open(loaded)
-    found = registry.resolve(model or loaded.registry.model, version)
-    evaluation = evaluate_version(registry, load(data, loaded.cache_dir, err), found, k_query, k_docs)
+    found = registry.resolve(loaded.registry.model if model is None else model, version)
+    judging = load(data, loaded.cache_dir, err, queries, pairs)
+    evaluation = evaluate_version(registry, judging, found, k_query, k_docs)
     if json:
         print_json(asdict(evaluation))
     else:
@@ -121,6 +115,8 @@ def evaluate(
 @app.command()
 def promote(
     data: DataSet = DEFAULT_DATA,
+    queries: Queries = None,
+    pairs: Pairs = None,
     model: Model = None,
     version: Version = CHALLENGER,
     force: Annotated[str | None, typer.Option(metavar="REASON", help="Promote despite failed gates; recorded.")] = None,
@@ -134,10 +130,10 @@ def promote(
 
     loaded = settings()
     registry = Registry.open(loaded)
-    judging = load(data, loaded.cache_dir, err)
+    judging = load(data, loaded.cache_dir, err, queries, pairs)
     promotion = run_gates(
         registry,
-        model or loaded.registry.model,
+        loaded.registry.model if model is None else model,
         lambda found: evaluate_version(registry, judging, found),
         version,
         force,
