@@ -113,7 +113,7 @@ def train(
             train, the adapter is kept and the message says where.
         TrainingFailed: The workers failed for good.
     """
-    name = model_name or settings.registry.model
+    name = settings.registry.model if model_name is None else model_name
     check_model_name(name)
 
     def plan(found: EmbeddedSet) -> _Plan:

@@ -37,7 +37,7 @@ def export_version(
 
     loaded = settings()
     registry = Registry.open(loaded)
-    found = registry.resolve(model or loaded.registry.model, version)
+    found = registry.resolve(loaded.registry.model if model is None else model, version)
     adapter = registry.load(found)
     if module_alone:
         export_module(adapter, path)
@@ -67,7 +67,7 @@ def import_version(
     from orchestration.registry import Registry, check_model_name
 
     loaded = settings()
-    name = model or loaded.registry.model
+    name = loaded.registry.model if model is None else model
     check_model_name(name)
     adapter = import_adapter(path, k, normalize)
     found = _register(Registry.open(loaded), loaded, name, adapter, path, backbone)

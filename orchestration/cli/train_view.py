@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
@@ -35,12 +36,25 @@ def train_with_progress(
     console: Console = err,
 ) -> TrainedVersion:
     """Train what the recipe chooses and register it, drawing progress on standard error."""
-    backbone = None
+    hidden_dim, backbone = (chosen or {}).get("hidden_dim"), None
     if isinstance(data, EmbeddedSet):
         backbone = MINILM_NAME if data.name in SETS and any(data.train.texts) else None
-        _warn(console, len(data.train.embeddings), (chosen or {}).get("hidden_dim"))
+        _warn(console, len(data.train.embeddings), hidden_dim)
+    else:
+        data = _warned(data, console, hidden_dim)
     with progress_on(console) as show:
         return train(loaded, data, None, chosen, model, backbone, validation, show)
+
+
+def _warned(load: Load, console: Console, hidden_dim: int | None) -> Load:
+    """Return the same, warning once the rows are counted."""
+
+    def warned(folder: Path) -> EmbeddedSet:
+        data = load(folder)
+        _warn(console, len(data.train.embeddings), hidden_dim)
+        return data
+
+    return warned
 
 
 def progress_on(console: Console) -> AbstractContextManager[OnProgress]:
@@ -62,6 +76,7 @@ def _warn(console: Console, rows: int, hidden_dim: int | None) -> None:
             f"warning: {hidden_dim:,} latents for {rows:,} rows; above {rows // 2:,}, half the rows, latents stand for "
             "single rows instead of what rows share",
             style="yellow",
+            soft_wrap=True,
         )
 
 
