@@ -84,7 +84,7 @@ def _start_cluster(settings: TrainingSettings, folder: Path) -> None:
             _temp_dir=str(folder),
             **_QUIET,
         )
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises no narrower one where its processes take too long to start
         raise RayUnavailable(f"Ray does not start: {_first_line(error)}") from error
 
 

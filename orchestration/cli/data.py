@@ -59,12 +59,12 @@ def describe(data: "EmbeddedSet") -> dict[str, Any]:
 
 
 def _show(description: dict[str, Any]) -> None:
+    judges = []
+    if description["relevant"] is not None:
+        judges.append(f"{description['relevant']:,} relevant documents")
     if description["labels"] is not None:
-        judged = f"{description['labels']} labels"
-    elif description["relevant"] is not None:
-        judged = f"{description['relevant']:,} relevant documents"
-    else:
-        judged = "their nearest documents"
+        judges.append(f"{description['labels']} labels")
+    judged = " and ".join(judges) or "their nearest documents"
     learned = f"{description['train']:,} embeddings of {description['dim']} dimensions"
     if description["pairs"] is not None:
         learned += f", {description['pairs']:,} pairs"

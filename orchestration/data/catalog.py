@@ -79,6 +79,8 @@ def load(
     if Path(name).suffix in SUFFIXES:
         return load_file(Path(name), queries, pairs)
     chosen = SETS.get(name)
+    if chosen is None and Path(name).is_dir():
+        raise DataUnavailable(f"{name} is a folder, which only `csr train` reads; give a .npy or .parquet")
     if chosen is None:
         raise DataUnavailable(f"no data set {name!r}; there are: {', '.join(SETS)}, or the path of a .npy or .parquet")
     if queries is not None or pairs is not None:

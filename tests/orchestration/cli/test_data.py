@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from typer.testing import CliRunner
 
@@ -44,3 +46,18 @@ def test_a_file_with_a_bad_row_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "own.npy", np.zeros((50, 4), dtype=np.float32))
     with pytest.raises(DataUnavailable, match=r"own\.npy: column embedding: row 0 is zero or not finite"):
         run(str(tmp_path / "own.npy"))
+
+
+def test_a_file_with_labels_and_pairs_names_both_judges(tmp_path: Path) -> None:
+    """People would take pairs that they gave for unused."""
+    rows = {"embedding": list(np.eye(50, dtype=np.float32)), "label": [row % 2 for row in range(50)]}
+    parquet.write_table(pa.table(rows), tmp_path / "own.parquet")
+    np.save(tmp_path / "pairs.npy", np.arange(50).reshape(25, 2))
+    printed = run(str(tmp_path / "own.parquet"), "--pairs", str(tmp_path / "pairs.npy"))
+    assert "2 test queries, judged by 2 relevant documents and 2 labels" in printed
+
+
+def test_a_folder_is_not_taken_for_a_typo(tmp_path: Path) -> None:
+    """People who trained on a folder would look for a mistake in its name."""
+    with pytest.raises(DataUnavailable, match="is a folder, which only `csr train` reads"):
+        run(str(tmp_path))
