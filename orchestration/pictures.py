@@ -140,10 +140,15 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
     """Write each line's name and last value at its right end, moved apart where they would overlap."""
     low, high = axes.get_ylim()
     gap = 0.055 * (high - low)
-    placed = -np.inf
-    for name, value, colour in sorted(ends, key=lambda end: end[1]):
-        height = max(value, placed + gap)
-        placed = height
+    ordered = sorted(ends, key=lambda end: end[1])
+    heights = [value for _, value, _ in ordered]
+    for place in range(1, len(heights)):
+        heights[place] = max(heights[place], heights[place - 1] + gap)
+    # Names pushed above the axes would meet the title: push down from the top in turn.
+    heights[-1:] = [min(heights[-1], high)]
+    for place in range(len(heights) - 2, -1, -1):
+        heights[place] = min(heights[place], heights[place + 1] - gap)
+    for (name, value, colour), height in zip(ordered, heights, strict=True):
         text = name if name.endswith("%") else f"{name}: {_percent(value)}"
         axes.annotate(
             text,

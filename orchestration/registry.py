@@ -30,6 +30,8 @@ CHAMPION: Final = "champion"
 """Alias of the version that should serve; moved by promotion only."""
 
 _ARTIFACT_PATH: Final = "adapter"
+_VERSION_MAX: Final = 2**31 - 1
+"""Of MLflow's databases; they fail on larger numbers instead of not finding them."""
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -111,7 +113,11 @@ class Registry:
 
         Raises:
             UnknownVersion: No such model, version or alias; the message lists what there is.
+            InvalidRequest: No model can have this name.
         """
+        check_model_name(name)
+        if str(selector).isdecimal() and int(selector) > _VERSION_MAX:
+            raise UnknownVersion(self._what_there_is(name, selector))
         try:
             with mlflow_errors(self.uri):
                 if str(selector).isdecimal():

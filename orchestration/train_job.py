@@ -65,7 +65,7 @@ class TrainedVersion:
     """What `train` registered.
 
     Attributes:
-        metrics: Of the last epoch.
+        metrics: Of the last epoch; with patience, of the best one, which was kept.
         quality: On validation rows, by the names of `Evaluation.as_metrics`; empty where too few rows are held out.
         choice: What the recipe chose; None where the configuration was given.
     """
@@ -202,10 +202,10 @@ def _run(
         result = fit(trainer, watch.look)
         watch.log_choice()
         watch.tell("registering")
-        metrics = {key: float(value) for key, value in result.metrics.items()}
         assert result.checkpoint is not None, "every epoch reports a checkpoint"
         with result.checkpoint.as_directory() as checkpoint:
             adapter = CSRAdapter.load(Path(checkpoint) / ADAPTER_FOLDER)
+        metrics = adapter.manifest.metrics
         version = _register(registry, run_id, name, adapter, metrics, backbone)
         watch.tell("measuring")
         quality = {} if plan.held_out is None else log_quality(registry, run_id, adapter, plan.data, plan.held_out)

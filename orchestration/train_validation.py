@@ -1,7 +1,7 @@
 """Quality while training: a few held-out questions, asked of the codes as they are, and when to stop for lack of it."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -77,20 +77,23 @@ class BestEpoch:
         score: The best one; None before the first.
         epoch: That had it, from 0.
         weights: The autoencoder's state then; None without patience, where the last epoch counts.
+        metrics: Of that epoch.
     """
 
     patience: int | None
     score: float | None = None
     epoch: int = -1
     weights: dict[str, Any] | None = None
+    metrics: dict[str, float] | None = None
 
-    def note(self, score: float, training: Training) -> None:
-        """Take in the score of the epoch that has just ended."""
+    def note(self, score: float, metrics: Mapping[str, float], training: Training) -> None:
+        """Take in the score of the epoch that has just ended, with whatever else is known of it."""
         if self.score is not None and score <= self.score:
             return
         self.score, self.epoch = score, training.history[-1].epoch
         if self.patience is not None:
             self.weights = copy.deepcopy(training.autoencoder.state_dict())
+            self.metrics = dict(metrics)
 
     def exhausted(self, training: Training) -> bool:
         """Tell whether patience has run out by the end of the newest epoch."""

@@ -55,7 +55,7 @@ def train_on_rank(task: RankTask) -> None:
 
     Every epoch ends with a report of all ranks and a checkpoint of the first: configuration, model, optimizer, dead
     counters, position and the best epoch so far (the order of rows follows from seed and step, so there is no random
-    state). The last checkpoint also holds the finished adapter.
+    state). The last checkpoint also holds the finished adapter, with the metrics of its epoch.
     """
     folder = Path(task["folder"])
     rows, held_out = read_rows(folder, Path(task["embeddings"]))
@@ -78,8 +78,8 @@ def train_on_rank(task: RankTask) -> None:
         report: dict[str, Any] = dataclasses.asdict(training.run_epoch(teller.on_step if _is_first() else None))
         if task["validate_every"] and (training.epoch % task["validate_every"] == 0 or training.done):
             score = from_first_rank(questions.score(training) if questions else 0.0, training.device)
-            best.note(score, training)
             report[VALIDATION_METRIC] = score
+            best.note(score, report, training)
         _hand_in(report, training, best)
         teller.tell(report)
 
@@ -133,7 +133,8 @@ def _hand_in(report: Mapping[str, Any], training: Training, best: BestEpoch) -> 
         if _finished(training, best):
             if best.weights is not None:
                 training.autoencoder.load_state_dict(best.weights)
-            training.adapter().save(Path(folder) / ADAPTER_FOLDER)
+            metrics = {name: float(value) for name, value in (best.metrics or report).items()}
+            training.adapter().save(Path(folder) / ADAPTER_FOLDER, metrics=metrics)
         ray.train.report(report, checkpoint=Checkpoint.from_directory(folder))
 
 

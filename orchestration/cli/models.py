@@ -77,6 +77,9 @@ def train(
         return
     if trained.choice is not None:
         out.print(choice_text(trained.choice), highlight=False)
+    if patience is not None:
+        kept, score = trained.metrics["epoch"] + 1, trained.metrics["validation_score"]
+        out.print(f"Kept epoch {kept:.0f}, the best: validation {100 * score:.1f} %.", highlight=False)
     out.print(f"Registered {trained.name} version {trained.version} (fingerprint {trained.fingerprint}).")
     out.print("Promote it with `csr promote`.")
 

@@ -37,6 +37,9 @@ def test_labels_do_not_lie_on_each_other() -> None:
     heights = sorted(text.xy[1] for text in figure.axes[0].texts)
     assert len(heights) == 3
     assert min(np.diff(heights)) > 0
+    low, high = figure.axes[0].get_ylim()
+    assert low <= heights[0]
+    assert heights[-1] <= high, "names would meet the title"
 
 
 def test_usage_is_sorted_and_counts_the_unused() -> None:

@@ -65,6 +65,7 @@ def test_versions_come_newest_first_with_their_aliases(
     [
         ("absent-model", CHAMPION, r"no model 'absent-model' .*known: .*csr train"),
         ("asked", 99, r"model 'asked' has no 99 .*versions: 1; aliases: challenger"),
+        ("asked", 10**30, r"model 'asked' has no 10{30} .*versions: 1; aliases: challenger"),
         ("asked", "winner", r"model 'asked' has no 'winner' .*versions: 1; aliases: challenger"),
     ],
 )

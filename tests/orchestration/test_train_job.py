@@ -116,6 +116,8 @@ def test_the_recipe_trains_on_the_ranks_and_stops_when_patience_runs_out(
     # Of the best epoch, not of the last: its quality is the score that was seen then.
     per_level = [trained.quality[f"one_nn.k{k}"] for k in adapter.levels]
     assert np.mean(per_level) == pytest.approx(max(scores), abs=1e-6)
+    assert trained.metrics == adapter.manifest.metrics
+    assert (trained.metrics["epoch"], trained.metrics["validation_score"]) == (np.argmax(scores), max(scores))
     assert logged["validation.one_nn.k8"] == trained.quality["one_nn.k8"]
     phases = list(dict.fromkeys(progress.phase for progress in seen))
     assert phases[0] == "starting"
@@ -249,7 +251,7 @@ def test_unusable_data_or_settings_are_refused_before_anything_starts(
         train(settings, data, chosen={"epoch": 3})
     with pytest.raises(InvalidRequest, match=r"validation\.patience: 0"):
         Validation(patience=0)
-    for name in ("a/b", "../refused", "a:b", " ", "x" * 251):
+    for name in ("", "a/b", "../refused", "a:b", " ", "x" * 251):
         with pytest.raises(InvalidRequest, match="model: "):
             train(settings, data, make_config(), model_name=name)
     assert not ray.is_initialized()

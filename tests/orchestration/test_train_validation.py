@@ -49,9 +49,9 @@ def test_patience_counts_epochs_and_the_best_weights_are_kept(split: EmbeddedSpl
         assert not best.exhausted(training)
         training.run_epoch()
         fingerprints.append(training.adapter().fingerprint)
-        best.note(score, training)
+        best.note(score, {"total": 1 - score, "epoch": len(fingerprints) - 1}, training)
     assert best.exhausted(training)
-    assert (best.score, best.epoch) == (0.7, 1)
+    assert (best.score, best.epoch, best.metrics) == (0.7, 1, {"total": pytest.approx(0.3), "epoch": 1})
     assert best.weights is not None
     training.autoencoder.load_state_dict(best.weights)
     assert training.adapter().fingerprint == fingerprints[1]
@@ -63,6 +63,6 @@ def test_without_patience_nothing_stops_and_nothing_is_copied(split: EmbeddedSpl
     best = BestEpoch(patience=None)
     for score in (0.5, 0.1, 0.1):
         training.run_epoch()
-        best.note(score, training)
+        best.note(score, {}, training)
     assert not best.exhausted(training)
     assert best.weights is None
