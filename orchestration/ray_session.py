@@ -6,11 +6,12 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import psutil
 import ray
 import torch
 
@@ -18,6 +19,7 @@ from orchestration import owned_folders
 from services.runtime.settings import TrainingSettings
 
 _REACH_SECONDS: Final = 3.0
+_END_SECONDS: Final = 5.0
 _FOLDER_PREFIX: Final = "csr-ray-"
 _OBJECT_STORE_BYTES: Final = 128 << 20
 """Training data are memory-mapped; only reports pass through the object store."""
@@ -66,6 +68,16 @@ def _private_cluster(settings: TrainingSettings) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+            _end_processes(folder)
+
+
+def _end_processes(folder: Path) -> None:
+    """End what still writes into the folder: Ray leaves a start that it gave up to the end of this process."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(str(folder) in word for word in process.cmdline()):
+                process.kill()
+                process.wait(_END_SECONDS)
 
 
 def _start_cluster(settings: TrainingSettings, folder: Path) -> None:

@@ -233,6 +233,11 @@ def _score_every(validation: Validation | None) -> int:
 @contextmanager
 def _job_folder(path: Path) -> Iterator[Path]:
     """Hold data and checkpoints of one job; kept when its workers fail or their adapter finds no registry."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+    except OSError as error:
+        raise InvalidRequest(f"data_dir: cannot write {path}: {error.strerror}; set CSR_DATA_DIR") from error
     with owned_folders.owned_folder(path) as folder:
         try:
             yield folder

@@ -128,14 +128,13 @@ def load_split(folder: Path) -> EmbeddedSplit:
     """
     try:
         description = json.loads((folder / "split.json").read_text())
+        known, label_names = description["digest"], description["label_names"]
         table = parquet.read_table(folder / "rows.parquet")
         embeddings = np.load(folder / "embeddings.npy", allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataUnavailable(f"{folder} cannot be read ({error}); delete it and run again") from error
+        ids, texts = table["id"].to_pylist(), table["text"].to_pylist()
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+        raise DataUnavailable(f"{folder} cannot be read ({error!r}); delete it and run again") from error
     labels = table["label"].to_numpy() if "label" in table.column_names else None
-    ids = table["id"].to_pylist()
-    if data_digest(ids, embeddings, labels) != description["digest"]:
+    if data_digest(ids, embeddings, labels) != known:
         raise DataUnavailable(f"{folder} is damaged (its digest differs); delete it and run again")
-    return EmbeddedSplit(
-        ids, embeddings, labels, description["label_names"], table["text"].to_pylist(), description["digest"]
-    )
+    return EmbeddedSplit(ids, embeddings, labels, label_names, texts, known)

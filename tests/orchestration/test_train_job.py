@@ -257,6 +257,15 @@ def test_unusable_data_or_settings_are_refused_before_anything_starts(
     assert not ray.is_initialized()
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(
+    settings: Settings, split: EmbeddedSplit, held_out: EmbeddedSplit, tmp_path: Path
+) -> None:
+    """A full or foreign disk would end in a traceback."""
+    (tmp_path / "train").touch()
+    with pytest.raises(InvalidRequest, match=r"data_dir: cannot write .*; set CSR_DATA_DIR"):
+        train(settings.model_copy(update={"data_dir": tmp_path}), labelled_set(split, held_out), make_config())
+
+
 def test_automatic_batches_divide_among_the_workers() -> None:
     """`csr train` on a small or odd number of rows would refuse its own defaults."""
     for rows in (5, 320, 10_000):

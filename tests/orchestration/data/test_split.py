@@ -66,3 +66,8 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataUnavailable, match=r"cannot be read .* delete it and run again"):
         load_split(tmp_path)
+    for description in ("", "{}", "[]", "no JSON"):
+        save_split(tmp_path, TEXTS, _embeddings(), {})
+        (tmp_path / "split.json").write_text(description)
+        with pytest.raises(DataUnavailable, match=r"cannot be read .* delete it and run again"):
+            load_split(tmp_path)
