@@ -38,7 +38,7 @@ VALIDATION_PREFIX: Final = "validation."
 def training_run(
     registry: Registry, experiment: str, name: str, params: Mapping[str, object], tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """Open a run, yield its id, and close it as FINISHED, KILLED (interrupted) or FAILED (anything else raised).
+    """Open a run, yield its id, and close it as FINISHED, KILLED (by Ctrl-C or SIGTERM) or FAILED.
 
     Raises:
         RegistryUnavailable: MLflow does not answer.
@@ -54,7 +54,7 @@ def training_run(
         yield run_id
     except BaseException as error:
         with suppress(RegistryUnavailable), mlflow_errors(registry.uri):  # the first error is the one to see
-            client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     with mlflow_errors(registry.uri):
         client.set_terminated(run_id, "FINISHED")

@@ -95,11 +95,12 @@ def _bar(console: Console) -> Iterator[OnProgress]:
         task = bar.add_task(_PHASES["starting"], total=None, epochs="", numbers="")
 
         def show(progress: TrainingProgress) -> None:
+            trained = progress.phase in ("registering", "measuring")  # which patience may begin early
             bar.update(
                 task,
                 description=_PHASES[progress.phase],
                 total=_STEPS if progress.phase == "training" else None,
-                completed=progress.share * _STEPS,
+                completed=_STEPS if trained else progress.share * _STEPS,
                 epochs=f"{progress.epochs_done}/{progress.epochs} epochs" if progress.epochs else "",
                 numbers=_numbers(progress.metrics),
             )

@@ -38,3 +38,16 @@ def test_quality_and_pictures_are_found_in_the_run(
             run_id=run_id, artifact_path=file.path, dst_path=str(tmp_path), tracking_uri=registry.uri
         )
         assert Path(local).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED"), (ValueError, "FAILED")]
+)
+def test_no_run_stays_open(registry: Registry, settings: Settings, raised: type[BaseException], status: str) -> None:
+    """People would wait for a run that nobody computes, or look for the failure of one that was stopped."""
+    with (
+        pytest.raises(raised),
+        training_run(registry, settings.registry.experiment, "stopped", {}, {}) as run_id,
+    ):
+        raise raised
+    assert registry.client.get_run(run_id).info.status == status
