@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
+from csr_model.config_checks import check_choice, check_levels, check_positive, check_range
 from csr_model.errors import InvalidConfig
 
 LATENTS_MAX = 65_536
@@ -108,26 +108,29 @@ class CSRConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_levels(self.levels)
         object.__setattr__(self, "levels", tuple(self.levels))
-        _check_levels(self.levels)
-        _check_choice("mode", self.mode, get_args(Mode))
-        _check_choice("precision", self.precision, get_args(Precision))
-        _check_choice("linear_map", self.linear_map, get_args(LinearMap))
-        _check_range("input_dim", self.input_dim, 1)
-        _check_range("hidden_dim", self.hidden_dim, self.k_max, LATENTS_MAX)
-        _check_range("anneal_from", self.anneal_from, 0, self.hidden_dim)
-        _check_range("k_aux", self.k_aux, 0, self.hidden_dim)
+        check_choice("mode", self.mode, get_args(Mode))
+        check_choice("precision", self.precision, get_args(Precision))
+        check_choice("linear_map", self.linear_map, get_args(LinearMap))
+        check_range("input_dim", self.input_dim, 1)
+        check_range("hidden_dim", self.hidden_dim, self.k_max, LATENTS_MAX)
+        check_range("anneal_from", self.anneal_from, 0, self.hidden_dim)
+        check_range("k_aux", self.k_aux, 0, self.hidden_dim)
         for name in ("batch_size", "epochs", "map_examples", "dead_after_rows"):
-            _check_range(name, getattr(self, name), 1)
-        _check_range("seed", self.seed, 0, 2**63 - 1)
+            check_range(name, getattr(self, name), 1)
+        check_range("seed", self.seed, 0, 2**63 - 1)
         for name in ("beta", *_GAMMAS):
-            _check_range(name, getattr(self, name), 0, whole=False)
+            check_range(name, getattr(self, name), 0, whole=False)
         for name in (*_TEMPERATURES, "map_learning_rate", "learning_rate"):
-            _check_positive(name, getattr(self, name))
-        if not 0 <= self.input_dropout < 1:
+            check_positive(name, getattr(self, name))
+        check_range("input_dropout", self.input_dropout, 0, whole=False)
+        if self.input_dropout >= 1:
             raise InvalidConfig(f"input_dropout is {self.input_dropout}; it must be at least 0 and below 1")
+        for name in ("normalize", "resample"):
+            check_choice(name, getattr(self, name), (True, False))
         if self.gradient_clip is not None:
-            _check_positive("gradient_clip", self.gradient_clip)
+            check_positive("gradient_clip", self.gradient_clip)
         self._check_mode()
 
     def _check_mode(self) -> None:
@@ -164,6 +167,11 @@ class CSRConfig:
         return self.gamma_pairs > 0 or self.linear_map == "pairs"
 
     @property
+    def contrasts(self) -> bool:
+        """True when a contrast is part of the objective."""
+        return any(getattr(self, name) > 0 for name in _GAMMAS)
+
+    @property
     def batch_unit(self) -> int:
         """What a rank's share of a batch must be a multiple of: both sides of pairs, anchors and neighbours."""
         sides = 4 if self.gamma_pairs or self.gamma_neighbours else 1
@@ -180,9 +188,12 @@ class CSRConfig:
         fewer where the rows do not fill a batch; a latent is dead after half an epoch, between 20,000 and
         10 million rows. What to learn from labels and pairs is chosen by `csr_model.recipe`.
         """
-        k_max = max(chosen.get("levels", cls.levels), default=1)
+        levels = chosen.get("levels", cls.levels)
+        check_levels(levels)
+        k_max = levels[-1]
         hidden_dim = min(max(min(expansion * input_dim, rows // 2), 4 * k_max), LATENTS_MAX)
         hidden_dim = chosen.get("hidden_dim", hidden_dim)
+        check_range("hidden_dim", hidden_dim, k_max, LATENTS_MAX)
         fields: dict[str, Any] = {
             "input_dim": input_dim,
             "hidden_dim": hidden_dim,
@@ -202,6 +213,8 @@ class CSRConfig:
         """
         batch_size = chosen.get("batch_size", 128)
         hidden_dim = chosen.get("hidden_dim", min(4 * input_dim, LATENTS_MAX))
+        check_range("batch_size", batch_size, 1)
+        check_range("hidden_dim", hidden_dim, 1, LATENTS_MAX)
         fields: dict[str, Any] = {
             "input_dim": input_dim,
             "hidden_dim": hidden_dim,
@@ -256,30 +269,3 @@ class CSRConfig:
 def decoded_ks(levels: tuple[int, ...], hidden_dim: int) -> tuple[int, ...]:
     """Return the levels and four times each, clamped to h; ascending, each once."""
     return tuple(sorted({*levels, *(min(4 * k, hidden_dim) for k in levels)}))
-
-
-def _check_levels(levels: tuple[int, ...]) -> None:
-    if not levels or any(not _is_integer(k) or k < 1 for k in levels) or list(levels) != sorted(set(levels)):
-        raise InvalidConfig(f"levels are {levels}; they must be ascending whole numbers from 1")
-    if odd := [k for k in levels[:-1] if k & (k - 1)]:
-        raise InvalidConfig(f"levels hold {odd}; every level but the last must be a power of two")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InvalidConfig(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise InvalidConfig(f"{name} is {value}; it must be finite and above 0")
-
-
-def _check_range(name: str, value: float, low: float, high: float = math.inf, whole: bool = True) -> None:
-    if (whole and not _is_integer(value)) or not math.isfinite(value) or not low <= value <= high:
-        limit = f"at least {low}" if high == math.inf else f"within {low} … {high}"
-        raise InvalidConfig(f"{name} is {value!r}; it must be {'a whole number ' if whole else ''}{limit}")
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,6 +1,7 @@
 """Train an adapter in this process, from arrays in memory or memory-mapped."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from csr_model.recipe import Choice, choose
 from csr_model.training import Training
 
 Array = np.ndarray[Any, Any]
+
+log = logging.getLogger("csr_model")
 
 
 class FitResult(NamedTuple):
@@ -39,8 +42,8 @@ def fit(
     """Train a CSR adapter on embeddings and return it.
 
     Args:
-        x: [n, d], any real dtype; may be memory-mapped.
-        labels: [n] class labels; codes of one label are pulled together.
+        x: [n, d], any real dtype; may be memory-mapped, and stays so unless pairs are embeddings.
+        labels: [n] class labels; codes of one label are pulled together, if the configuration says so.
         pairs: (queries, documents) that belong together, m each: rows of x as integers [m], or embeddings
             [m, d], which are then learned from like the rows of x.
         config: All settings; by default `csr_model.recipe` chooses them, which may train short candidates.
@@ -67,6 +70,9 @@ def fit(
         config = choice.config
     elif seed is not None:
         config = dataclasses.replace(config, seed=seed)
+    for name, given, learned in (("labels", labels, config.learns_labels), ("pairs", rows, config.learns_pairs)):
+        if given is not None and not learned:
+            log.warning("%s are given, but no gamma_%s nor linear_map of the configuration learns them", name, name)
     training = Training(config, x, labels, rows, device)
     while not training.done:
         report = training.run_epoch()
@@ -79,6 +85,8 @@ def _with_pairs(
     x: Array, labels: Array | None, ids: Sequence[str] | None, pairs: tuple[Array, Array]
 ) -> tuple[Array, Array | None, Sequence[str] | None, Pairs]:
     """Return x with the pairs' embeddings behind its rows, and the pairs as row numbers."""
+    if len(pairs) != 2:
+        raise InvalidTrainingData(f"pairs have {len(pairs)} parts; they must be (queries, documents)")
     sides = [np.asanyarray(side) for side in pairs]
     found: list[Array] = []
     for name, side in zip(Pairs._fields, sides, strict=True):
@@ -87,8 +95,8 @@ def _with_pairs(
             continue
         if side.ndim != 2 or side.shape[1] != x.shape[1]:
             raise InvalidTrainingData(
-                f"pairs.{name} have shape {side.shape}; they must be rows of x as integers [m], or embeddings "
-                f"[m, {x.shape[1]}] like x and the other side"
+                f"pairs.{name} have shape {side.shape} and dtype {side.dtype}; they must be rows of x as "
+                f"integers [m], or embeddings [m, {x.shape[1]}] like x and the other side"
             )
         if labels is not None:
             raise InvalidTrainingData(f"pairs.{name} are embeddings, which have no labels; pass rows of x")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from csr_model.batches import Pairs, Sampler, StepRows
 from csr_model.collectives import gather_rows, rank, world_size
 from csr_model.config import CSRConfig
-from csr_model.errors import TrainingDiverged
+from csr_model.errors import InvalidTrainingData, TrainingDiverged
 from csr_model.losses.contrastive import label_loss, pair_loss
 from csr_model.losses.csr import Batch, alike_sides
 from csr_model.schedule import learning_rate_factor, set_learning_rate
@@ -74,6 +74,7 @@ def learn_linear_map(
         wrap: Applied to the objective, for instance a DistributedDataParallel constructor.
 
     Raises:
+        InvalidTrainingData: No batch held anything to contrast.
         TrainingDiverged: The loss became NaN or infinite.
     """
     examples = rows if pairs is None else len(pairs.queries)
@@ -102,4 +103,8 @@ def learn_linear_map(
     residual = objective.residual.detach().cpu()
     if not bool(residual.isfinite().all()):
         raise TrainingDiverged("the linear map became NaN or infinite; lower map_learning_rate")
+    if not bool(residual.any()):
+        raise InvalidTrainingData(
+            f"linear_map: no batch held anything to contrast in its {config.linear_map}; set it to none"
+        )
     return torch.eye(config.input_dim) + residual

@@ -21,6 +21,7 @@ from csr_model.batches import Pairs
 from csr_model.collectives import from_first_rank
 from csr_model.config import CSRConfig
 from csr_model.embeddings import summarize
+from csr_model.errors import InvalidTrainingData
 from csr_model.supervision import usable_labels, usable_pairs
 from csr_model.training import Training
 from csr_model.validation import held_out
@@ -105,22 +106,24 @@ def choose(
     """
     rows, input_dim = embeddings.shape
     options = candidates(input_dim, rows, labels is not None, pairs is not None, **(chosen or {}))
+    first = next(iter(options))
     if len(options) == 1:
-        ((name, config),) = options.items()
-        return Choice(name, config, {}, 0.0)
+        return _chosen(Choice(first, options[first], {}, 0.0))
     started = time.perf_counter()
     summarize(embeddings, next(iter(options.values())).normalize)  # names a bad row by its own number
     mask = held_out([str(row) for row in range(rows)] if ids is None else ids)
     probe = _paired_probe(embeddings, pairs, mask) if pairs is not None else _labelled_probe(embeddings, labels, mask)
-    first = next(iter(options))
-    if not probe.trustworthy(options[first]):
-        return Choice(first, options[first], {}, time.perf_counter() - started)
-    scores = {}
-    for name, config in options.items():
-        scores[name] = from_first_rank(probe.score(config, device, wrap), device)
-        log.info("candidate %r: validation %.4f", name, scores[name])
-    best = max(scores, key=lambda name: scores[name])
-    return Choice(best, options[best], scores, time.perf_counter() - started)
+    scores: dict[str, float] = {}
+    if probe.trustworthy(options[first]):
+        try:
+            for name, config in options.items():
+                scores[name] = from_first_rank(probe.score(config, device, wrap), device)
+                log.info("candidate %r: validation %.4f", name, scores[name])
+        except InvalidTrainingData as error:
+            log.warning("no choice: what is not held out cannot be learned from (%s)", error)
+            scores = {}
+    best = max(scores, key=lambda name: scores[name], default=first)
+    return _chosen(Choice(best, options[best], scores, time.perf_counter() - started))
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class _Probe:
         pairs: Rows of `embeddings`, or None.
         documents: [m, d] to search.
         queries: [q, d], held out.
-        judge: Found documents [q, 10] → quality of each query, 0 … 1.
+        judge: Found documents [q, n], best first → quality of each query, 0 … 1.
     """
 
     embeddings: Array
@@ -155,17 +158,23 @@ class _Probe:
         while not training.done:
             training.run_epoch()
         adapter = training.adapter()
+        found = min(_TOP + 1, len(self.documents))  # one more than is judged, as a query may find itself
         documents, queries = adapter.encode(self.documents, adapter.k_max), adapter.encode(self.queries, adapter.k_max)
         return float(
             np.mean(
                 [
                     self.judge(
-                        metrics.sparse_neighbours(documents.prefix(k), queries.prefix(k), adapter.hidden_dim, _TOP)
+                        metrics.sparse_neighbours(documents.prefix(k), queries.prefix(k), adapter.hidden_dim, found)
                     )
                     for k in adapter.levels
                 ]
             )
         )
+
+
+def _chosen(choice: Choice) -> Choice:
+    log.info("recipe: %s, %s", choice.name, choice.config.to_json())
+    return choice
 
 
 def _labelled_probe(embeddings: Array, labels: Array | None, mask: Array) -> _Probe:
@@ -181,7 +190,10 @@ def _labelled_probe(embeddings: Array, labels: Array | None, mask: Array) -> _Pr
 
 
 def _paired_probe(embeddings: Array, pairs: Pairs, mask: Array) -> _Probe:
-    """Hold out the pairs of some queries; their documents stay, as they would in an index."""
+    """Hold out the pairs of some queries; their documents stay, as they would in an index.
+
+    A query that is also some pair's document finds itself first, which says nothing and is left out.
+    """
     pairs = usable_pairs(pairs, len(embeddings), 0)
     asked = _sample(np.unique(pairs.queries[mask[pairs.queries]]), _QUERIES_MAX)
     learned = ~mask[pairs.queries]
@@ -201,7 +213,10 @@ def _paired_probe(embeddings: Array, pairs: Pairs, mask: Array) -> _Probe:
     )
 
     def judge(found: Array) -> Array:
-        return metrics.ndcgs(found, relevant, _TOP)
+        itself = searched[found] == asked[:, None]
+        order = np.argsort(itself, axis=1, kind="stable")
+        others = np.where(np.take_along_axis(itself, order, 1), -1, np.take_along_axis(found, order, 1))
+        return metrics.ndcgs(others, relevant, _TOP)
 
     return _Probe(embeddings[kept], None, inside, embeddings[searched], embeddings[asked], judge)
 

@@ -59,7 +59,9 @@ def usable_pairs(pairs: Pairs | None, rows: int, batch_size: int) -> Pairs:
             raise InvalidTrainingData(
                 f"pairs.{name}[{bad[0]}] is {side[bad[0]]}; row numbers must be within 0 … {rows - 1}"
             )
-    if len(queries) < max(2, batch_size // 4):
+    if len(queries) < 2:
+        raise InvalidTrainingData(f"there are {len(queries)} pairs; a contrast needs at least two")
+    if len(queries) < batch_size // 4:
         raise InvalidTrainingData(
             f"{len(queries)} pairs do not fill the quarter of a batch of {batch_size}; lower batch_size or add pairs"
         )

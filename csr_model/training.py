@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from csr_model.adapter import CSRAdapter, adapter_from_training
 from csr_model.autoencoder import CSRAutoencoder
+from csr_model.batch_checks import check_batches, check_contrasts
 from csr_model.batches import Pairs, Sampler, StepRows, steps_per_epoch
 from csr_model.collectives import rank, sum_over_ranks, world_size
 from csr_model.config import CSRConfig
@@ -23,7 +24,7 @@ from csr_model.dead_latents import DeadLatents
 from csr_model.dropout import dropout_factors
 from csr_model.embeddings import checked_rows, summarize
 from csr_model.epoch_report import EpochReport
-from csr_model.errors import InvalidConfig, InvalidTrainingData, ResumeMismatch, TrainingDiverged
+from csr_model.errors import InvalidTrainingData, ResumeMismatch, TrainingDiverged
 from csr_model.linear_map import learn_linear_map
 from csr_model.losses import Batch, CSRLoss
 from csr_model.losses.paper import PaperLoss, published_autoencoder
@@ -52,7 +53,7 @@ class Training:
 
     Raises:
         InvalidConfig: Batch size and ranks or dimensions disagree.
-        InvalidTrainingData: Fewer rows than a batch, all rows alike, or unusable labels.
+        InvalidTrainingData: Fewer rows than a batch, all rows alike, or unusable labels or pairs.
         InvalidVector: A row is not finite or has no direction.
     """
 
@@ -66,11 +67,12 @@ class Training:
         wrap: Callable[[nn.Module], nn.Module] = lambda objective: objective,
     ) -> None:
         self.summary = summarize(embeddings, config.normalize)
-        _check_batches(config, embeddings)
+        check_batches(config, *embeddings.shape)
         self.config = config
         self.embeddings = embeddings
         self.labels = usable_labels(labels, len(embeddings)) if config.learns_labels else None
         self.pairs = usable_pairs(pairs, len(embeddings), config.batch_size) if config.learns_pairs else None
+        check_contrasts(config, self.labels)
         self.data_digest = supervision_digest(self.summary.digest, self.labels, self.pairs)
         self.device = torch.device(device)
         self.step = 0
@@ -119,6 +121,7 @@ class Training:
 
         Raises:
             TrainingDiverged: A loss or gradient of the epoch was NaN or infinite.
+            InvalidTrainingData: No batch of the epoch held anything to contrast.
         """
         assert not self.done, "all epochs have run"
         if not self._prepared:
@@ -143,6 +146,11 @@ class Training:
         means = (sum_over_ranks(totals) / (steps * world_size())).tolist()
         if not np.isfinite(means).all():
             raise TrainingDiverged(f"epoch {epoch} ended with losses {means}; lower learning_rate")
+        if config.contrasts and not means[StepResult._fields.index("contrastive")]:
+            raise InvalidTrainingData(
+                f"epoch {epoch} held nothing to contrast: all queries, or all documents, of a batch are alike, or no "
+                f"labels met; raise batch_size or set the contrast's weight to 0"
+            )
         seconds = time.perf_counter() - started
         report = EpochReport(
             epoch=epoch,
@@ -277,14 +285,3 @@ class Training:
             changed = resample(self.autoencoder, self._optimizer, dead, batch.embeddings, config.k_max)
             self._dead_latents.forget(changed)
             self.resampled += len(changed)
-
-
-def _check_batches(config: CSRConfig, embeddings: "np.ndarray[Any, Any]") -> None:
-    rows, input_dim = embeddings.shape
-    if input_dim != config.input_dim:
-        raise InvalidConfig(f"input_dim is {config.input_dim} but the embeddings have {input_dim} values a row")
-    if rows < config.batch_size:
-        raise InvalidTrainingData(f"{rows} rows do not fill a batch of {config.batch_size}; lower batch_size")
-    unit = world_size() * config.batch_unit
-    if config.batch_size % unit:
-        raise InvalidConfig(f"batch_size is {config.batch_size}; it must be a multiple of {unit} for these ranks")

@@ -23,6 +23,7 @@ from csr_model.losses.similarities import cosines, gather_codes
 from csr_model.topk import top_k
 
 _ALIKE = 0.95
+_EQUAL = 1 - 1e-6
 _ANNEALING_SHARE = 0.7
 
 
@@ -95,7 +96,7 @@ class CSRLoss(nn.Module):
             auxiliary = auxiliary_loss(pre_activations, dead, residual, model.decode, config.k_aux)
         contrastive = self._contrastive(batch, codes, levels)
         total = reconstruction + config.beta * auxiliary + contrastive
-        stored = Codes(codes.latents[:, : levels[-1]], codes.weights[:, : levels[-1]].detach())
+        stored = Codes(codes.latents[:, : config.k_max], codes.weights[:, : config.k_max].detach())
         return Losses(total, reconstruction.detach(), auxiliary.detach(), contrastive.detach(), *stored)
 
     def _contrastive(self, batch: Batch, codes: Codes[Tensor], levels: tuple[int, ...]) -> Tensor:
@@ -170,14 +171,23 @@ def annealed_levels(levels: tuple[int, ...], start: int, progress: float) -> tup
 def alike_sides(batch: Batch) -> tuple[Tensor, Tensor]:
     """Return, for queries and for documents of the pairs, [p, p · ranks] bool: nearly equal embeddings.
 
-    They are not told apart by the contrast: a false negative would be pushed away from its positive.
+    They are not told apart by the contrast: a false negative would be pushed away from its positive. What all rows of
+    a side share is taken away first, or it would make them all alike.
     """
     count = batch.pairs
     queries, documents = batch.embeddings[:count], batch.embeddings[count : 2 * count]
-    return dense_cosines(queries) > _ALIKE, dense_cosines(documents) > _ALIKE
+    return _alike(queries), _alike(documents)
 
 
 def dense_cosines(rows: Tensor) -> Tensor:
     """Return [n, n · ranks] cosines of this rank's embeddings with all ranks', without gradient."""
     unit = F.normalize(rows.detach(), dim=1)
     return unit @ gather_rows(unit).T
+
+
+def _alike(rows: Tensor) -> Tensor:
+    unit = F.normalize(rows.detach(), dim=1)
+    everyone = gather_rows(unit)
+    mean = everyone.mean(0)
+    centred = F.normalize(unit - mean, dim=1) @ F.normalize(everyone - mean, dim=1).T
+    return (centred > _ALIKE) | (unit @ everyone.T > _EQUAL)

@@ -48,6 +48,17 @@ Make = Callable[..., CSRConfig]
         ({"mode": "paper", "levels": (8,), "linear_map": "pairs"}, "linear_map is set in mode paper"),
         ({"learning_rate": float("inf")}, "learning_rate"),
         ({"seed": -1}, "seed"),
+        ({"beta": "x"}, "beta is 'x'; it must be at least 0"),
+        ({"beta": True}, "beta is True"),
+        ({"gamma_labels": 1j}, "gamma_labels is 1j"),
+        ({"gradient_clip": "x"}, "gradient_clip is 'x'"),
+        ({"input_dropout": None}, "input_dropout is None"),
+        ({"learning_rate": "1"}, "learning_rate is '1'; it must be finite and above 0"),
+        ({"temperature_pairs": 10**400}, "temperature_pairs"),
+        ({"levels": 5}, "levels are 5; they must be ascending whole numbers"),
+        ({"levels": "48"}, "levels are '48'"),
+        ({"normalize": "no"}, "normalize is 'no'; it must be one of True, False"),
+        ({"resample": 3}, "resample is 3"),
     ],
 )
 def test_refuses_what_cannot_work(config: Make, changes: dict[str, Any], says: str) -> None:

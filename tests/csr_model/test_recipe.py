@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from csr_model import CSRConfig, InvalidTrainingData, fit
 from csr_model.batches import Pairs
 from csr_model.recipe import candidates, choose
+from csr_model.validation import held_out
 from tests.csr_model.conftest import clustered
 
 Make = Callable[..., CSRConfig]
@@ -54,6 +56,48 @@ def test_too_few_to_judge_take_the_first(rows: int) -> None:
     assert choice.name == next(iter(candidates(16, rows, labelled=True)))
 
 
+def test_labels_that_only_held_out_rows_tell_apart_take_the_first(caplog: pytest.LogCaptureFixture) -> None:
+    """The whole set can be learned; that nine tenths of it cannot must not refuse it."""
+    x, _ = clustered(700)
+    labels = held_out([str(row) for row in range(700)]).astype(int)
+    choice = choose(x, labels, chosen=SMALL)
+    assert (choice.name, choice.scores) == ("labels", {})
+    assert "no choice: what is not held out cannot be learned from" in caplog.text
+
+
+def test_a_handful_of_documents_can_be_searched() -> None:
+    """Categories as documents are common; ten hits of five documents do not exist."""
+    x, labels = clustered(700, clusters=5)
+    choice = choose(x, None, Pairs(np.arange(5, 700), labels[5:]), chosen=SMALL)
+    assert all(0.3 < score <= 1 for score in choice.scores.values())
+    assert len(choice.scores) == 2
+
+
+def test_a_query_does_not_find_itself() -> None:
+    """Pairs in both directions make each query a document, always the nearest; scores would all sink alike."""
+    x, _ = clustered(600)
+    both = np.concatenate([x, x + 0.01 * np.random.default_rng(1).normal(size=x.shape).astype(np.float32)])
+    one, other = np.arange(600), np.arange(600, 1200)
+    forward = choose(both, None, Pairs(one, other), chosen=SMALL)
+    backward = choose(both, None, Pairs(np.r_[one, other], np.r_[other, one]), chosen=SMALL)
+    assert min(backward.scores.values()) > 0.9 * min(forward.scores.values())
+
+
+@pytest.mark.parametrize("pairs", [(np.arange(9),), (np.arange(9),) * 3, np.zeros((9, 2), int)], ids=len)
+def test_pairs_have_two_sides(embeddings: np.ndarray, pairs: Any) -> None:
+    """[m, 2] is the commonest mistake; taken for 9 sides it would end in a message about zip()."""
+    with pytest.raises(InvalidTrainingData, match=r"pairs have \d parts; they must be \(queries, documents\)"):
+        fit(embeddings, pairs=pairs)
+
+
+def test_what_is_given_in_vain_is_said(
+    config: Make, embeddings: np.ndarray, labels: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A configuration without a weight for labels ignores them; people would blame the labels."""
+    fit(embeddings, labels, config=config(epochs=1))
+    assert "labels are given, but no gamma_labels nor linear_map" in caplog.text
+
+
 def test_a_pair_may_be_given_as_embeddings(config: Make, embeddings: np.ndarray) -> None:
     """Text and image sides come as two arrays; they must train like rows of one."""
     rows = fit(embeddings, pairs=(np.arange(80), np.arange(80, 160)), config=config(gamma_pairs=0.5, epochs=1))
@@ -71,7 +115,11 @@ def test_a_pair_may_be_given_as_embeddings(config: Make, embeddings: np.ndarray)
         (np.ones((80, 15), np.float32), np.ones((80, 16), np.float32), r"pairs\.queries have shape \(80, 15\)"),
         (np.ones((80, 16), np.float32), np.ones((80, 17), np.float32), r"pairs\.documents have shape \(80, 17\)"),
         (np.arange(80), np.arange(79), "80 queries and 79 documents"),
-        (np.arange(80) / 2, np.arange(80), r"pairs\.queries have shape \(80,\); they must be rows of x as integers"),
+        (
+            np.arange(80) / 2,
+            np.arange(80),
+            r"pairs\.queries have shape \(80,\) and dtype float64; they must be rows of x as integers",
+        ),
         (np.arange(80) + 241, np.arange(80), r"pairs\.queries\[79\] is 320"),
     ],
     ids=["narrow", "wide", "unequal", "halves", "beyond the end"],

@@ -192,6 +192,47 @@ def test_unusable_labels_are_an_error(
         Training(config(**changes), embeddings, labels)
 
 
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"gamma_labels": 1.0, "batch_size": 1}, InvalidTrainingData, "meet 0 times in a batch of 1"),
+        ({"gamma_labels": 1.0, "batch_size": 2}, InvalidTrainingData, r"meet 0.0\d+ times in a batch of 2"),
+        ({"linear_map": "labels", "batch_size": 2}, InvalidTrainingData, "raise batch_size or leave the labels out"),
+        ({"gamma_pairs": 1.0, "batch_size": 4}, InvalidConfig, "batch_size is 4; a quarter of it are pairs"),
+        ({"mode": "paper", "levels": (8,), "gamma_self": 1.0, "batch_size": 1}, InvalidConfig, "batch_size is 1"),
+    ],
+    ids=str,
+)
+def test_batches_too_small_for_a_contrast_are_refused(
+    config: Make, embeddings: np.ndarray, changes: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    """Such a run would end well, with a contrast of 0 that taught nothing."""
+    labels, pairs = np.minimum(np.arange(320), 317), Pairs(np.arange(160), np.arange(160, 320))
+    with pytest.raises(error, match=says):
+        Training(config(**changes), embeddings, labels, pairs)
+
+
+@pytest.mark.parametrize("changes", [{"gamma_pairs": 1.0}, {"linear_map": "pairs", "map_examples": 200}], ids=str)
+def test_sides_without_any_difference_are_an_error(
+    config: Make, embeddings: np.ndarray, changes: dict[str, Any]
+) -> None:
+    """Where all queries are copies of one row, and all documents of another, there is no negative to learn from."""
+    x = np.repeat(embeddings[:2], 160, axis=0)
+    training = Training(config(**changes), x, pairs=Pairs(np.arange(160), np.arange(160, 320)))
+    with pytest.raises(InvalidTrainingData, match="to contrast"):
+        training.run_epoch()
+
+
+@pytest.mark.parametrize("changes", [{"gamma_pairs": 1.0}, {"linear_map": "pairs", "map_examples": 640}], ids=str)
+def test_what_all_rows_share_makes_no_false_negatives(
+    config: Make, embeddings: np.ndarray, changes: dict[str, Any]
+) -> None:
+    """Many backbones' embeddings lie in a narrow cone, where every cosine is above that of a near-copy."""
+    training = Training(config(**changes), embeddings + 10, pairs=Pairs(np.arange(160), np.arange(160, 320)))
+    training.run_epoch()
+    assert training.history[0].contrastive > 0 or changes["linear_map"] == "pairs"
+
+
 ROWS = np.arange(64)
 
 
@@ -206,7 +247,7 @@ ROWS = np.arange(64)
         (Pairs(ROWS, ROWS + 257), r"pairs.documents\[63\] is 320; row numbers must be within 0 … 319"),
         (Pairs(ROWS - 1, ROWS + 64), r"pairs.queries\[0\] is -1"),
         (Pairs(ROWS[:15], ROWS[:15] + 64), "15 pairs do not fill the quarter of a batch of 64"),
-        (Pairs(ROWS[:0], ROWS[:0]), "0 pairs do not fill"),
+        (Pairs(ROWS[:0], ROWS[:0]), "there are 0 pairs; a contrast needs at least two"),
         (Pairs(ROWS, ROWS * 0 + 5), "all 64 pairs have one document, row 5"),
         (Pairs(ROWS * 0 + 5, ROWS), "all 64 pairs have one query, row 5"),
         (Pairs(ROWS, ROWS), "all 64 pairs join rows with themselves"),
