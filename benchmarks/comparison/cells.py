@@ -21,8 +21,8 @@ Phase = Literal["validation", "test"]
 Problems = Callable[[str, Phase], Problem]
 """(set, phase) → problem."""
 
-SELECTION_KS = (16, 64)
-"""Where methods with a model for each k choose their learning rate: k up to the first, and above it."""
+SELECTION_KS = (16, 32, 64)
+"""Where methods with a model for each k choose their learning rate: each k at the least of these that reaches it."""
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 
@@ -174,10 +174,7 @@ def chosen_learning_rate(set_name: str, method: Method, results: Results, k: int
 
 
 def _selection_k(k: int | None) -> int | None:
-    if k is None:
-        return None
-    small, large = SELECTION_KS
-    return small if k <= small else large
+    return None if k is None else next(selecting for selecting in SELECTION_KS if k <= selecting)
 
 
 def _claim_and_compute(

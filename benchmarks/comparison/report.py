@@ -20,7 +20,7 @@ from all judgements, or 1-NN accuracy with the training rows as neighbours. Ever
 - **Ours** is `csr_model.fit(x, labels | pairs)` with nothing else set: one adapter for every k, mean of the seeds.
 - **Competitors** have one seed and a learning rate out of 1e-4, 3e-4, 1e-3, 3e-3, chosen on a tenth of the training
   rows or pairs held out by id hash, in a training of the same length; methods with one model for each k choose at
-  k = 16 for k up to 16, and at 64 for others. All see 256,000 rows, fewer in inverse proportion to d above 640: at
+  k = 16 for k up to 16, and at 32 and 64 themselves. All see 256,000 rows, fewer in inverse proportion to d above 640: at
   least as many as ours.
 - **Official SAE, official CSR**: the published losses with the authors' values (`csr_model.losses.paper`), γ = 0 and
   0.1, h = 4d. **sentence-transformers**: its own module and CSRLoss at k = 64, prefixes for smaller k, trained on given

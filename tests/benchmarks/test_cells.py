@@ -104,13 +104,13 @@ class StopAfter:
 
 
 def test_learning_rate_is_the_best_of_validation(trials: Trials, tmp_path: Path) -> None:
-    """Competitors get their best rate, found without the test split, at two k for methods with a model for each k."""
+    """Competitors get their best rate, found without the test split, at three k where each k has a model."""
     results = Results(tmp_path)
     method = trials.method("sae", 0.8, rates=(0.001, 0.01, 0.1), per_k=True)
     run(trials, (method,), results)
     assert [chosen_learning_rate("labelled", method, results, k) for k in (4, 64)] == [0.01, 0.01]
     assert [(phase, settings.k, settings.learning_rate) for phase, settings in trials.asked] == [
-        *(("validation", k, rate) for k in (16, 64) for rate in (0.001, 0.01, 0.1)),
+        *(("validation", k, rate) for k in (16, 32, 64) for rate in (0.001, 0.01, 0.1)),
         *(("test", k, 0.01) for k in (4, 8, 16, 32, 64)),
     ]
     assert len({cell.name for cell in planned(["labelled"], (method,), results)}) == 5
