@@ -114,7 +114,7 @@ def test_learning_rate_is_the_best_of_validation(trials: Trials, tmp_path: Path)
         *(("test", k, 0.01) for k in (4, 8, 16, 32, 64)),
     ]
     assert len({cell.name for cell in planned(["labelled"], (method,), results)}) == 5
-    assert [cell.settings.learning_rate for cell in validation_cells("labelled", method)] == 2 * [0.001, 0.01, 0.1]
+    assert [cell.settings.learning_rate for cell in validation_cells("labelled", method)] == 3 * [0.001, 0.01, 0.1]
 
 
 def test_report_says_who_is_above(trials: Trials, tmp_path: Path) -> None:
