@@ -8,10 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from csr_model.collectives import sum_over_ranks, world_size
-from csr_model.losses.similarities import is_own, own_positions
-
-# A large finite mask, not −inf: rows whose candidates are all masked must not turn gradients into NaN.
-_MASKED = -1e9
+from csr_model.losses.similarities import MASKED, is_own, own_positions
 
 
 def label_loss(cosines: Tensor, labels: Tensor, everyones_labels: Tensor, temperature: float) -> Tensor:
@@ -33,8 +30,8 @@ def label_loss(cosines: Tensor, labels: Tensor, everyones_labels: Tensor, temper
     # Both softmaxes share a numerator, so any positive's logs differ by the wanted ratio of their sums. logsumexp
     # says it more directly but takes exp apart, which on a CPU is 12 times slower where masked values underflow.
     anyone = positive.int().argmax(1, keepdim=True)
-    among_positives = F.log_softmax(logits.masked_fill(~positive, _MASKED), 1).gather(1, anyone)
-    among_others = F.log_softmax(logits.masked_fill(itself, _MASKED), 1).gather(1, anyone)
+    among_positives = F.log_softmax(logits.masked_fill(~positive, MASKED), 1).gather(1, anyone)
+    among_others = F.log_softmax(logits.masked_fill(itself, MASKED), 1).gather(1, anyone)
     losses = (among_positives - among_others)[:, 0]
     anchors = sum_over_ranks(anchor.sum()).clamp(min=1)
     return world_size() * losses.where(anchor, 0).sum() / anchors
@@ -55,7 +52,7 @@ def pair_loss(
     targets = own_positions(len(query_cosines), query_cosines.device)
     itself = is_own(len(query_cosines), query_cosines.device)
     directions = [
-        F.cross_entropy((cosines / temperature).masked_fill(alike & ~itself, _MASKED), targets)
+        F.cross_entropy((cosines / temperature).masked_fill(alike & ~itself, MASKED), targets)
         for cosines, alike in ((query_cosines, same_document), (document_cosines, same_query))
     ]
     return (directions[0] + directions[1]) / 2
@@ -71,6 +68,6 @@ def neighbour_loss(cosines: Tensor, dense_cosines: Tensor, log_factor: Tensor, t
         temperature: τ.
     """
     itself = is_own(len(cosines), cosines.device)
-    expected = F.log_softmax((dense_cosines / temperature).masked_fill(itself, _MASKED), 1)
-    found = F.log_softmax((cosines * log_factor.exp() / temperature).masked_fill(itself, _MASKED), 1)
+    expected = F.log_softmax((dense_cosines / temperature).masked_fill(itself, MASKED), 1)
+    found = F.log_softmax((cosines * log_factor.exp() / temperature).masked_fill(itself, MASKED), 1)
     return F.kl_div(found, expected, reduction="batchmean", log_target=True)

@@ -22,12 +22,11 @@ from csr_model.codes import Codes
 from csr_model.collectives import sum_over_ranks, world_size
 from csr_model.config import CSRConfig
 from csr_model.losses.csr import Batch, Losses
-from csr_model.losses.similarities import cosines, gather_codes, is_own
+from csr_model.losses.reconstruction import WEIGHT_OF_4K
+from csr_model.losses.similarities import MASKED, cosines, gather_codes, is_own
 from csr_model.topk import top_k
 
-_WEIGHT_OF_4K = 1 / 8
 _COPIES = 2
-_MASKED = -1e9  # not −inf: the gradient of a single row would be NaN
 
 
 class PaperLoss(nn.Module):
@@ -61,7 +60,7 @@ class PaperLoss(nn.Module):
         explained = model.decode(narrow)
         at_k = published_reconstruction(preprocessed, explained + model.pre_bias)
         at_4k = published_reconstruction(preprocessed, model.decode(wide) + model.pre_bias)
-        reconstruction = at_k + _WEIGHT_OF_4K * at_4k
+        reconstruction = at_k + WEIGHT_OF_4K * at_4k
         auxiliary = contrastive = torch.zeros_like(reconstruction)
         if config.beta and config.k_aux:
             revived = _revived(model, pre_activations, dead, config.k_aux)
@@ -118,7 +117,7 @@ def published_contrastive(similarities: Tensor, temperature: float = 1.0, copies
     """
     itself = is_own(len(similarities), similarities.device)
     own = similarities[itself][:, None]
-    logits = ((similarities - own) / temperature).masked_fill(itself, _MASKED)
+    logits = ((similarities - own) / temperature).masked_fill(itself, MASKED)
     return F.softplus(torch.logsumexp(logits, 1) + math.log(copies)).mean()
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_WEIGHT_OF_4K = 1 / 8
+WEIGHT_OF_4K = 1 / 8
 
 
 def reconstruction_weights(levels: Sequence[int], decode_ks: Sequence[int]) -> list[float]:
@@ -17,7 +17,7 @@ def reconstruction_weights(levels: Sequence[int], decode_ks: Sequence[int]) -> l
     weights = dict.fromkeys(decode_ks, 0.0)
     for k in levels:
         weights[k] += 1 / len(levels)
-        weights[min(4 * k, decode_ks[-1])] += _WEIGHT_OF_4K / len(levels)
+        weights[min(4 * k, decode_ks[-1])] += WEIGHT_OF_4K / len(levels)
     return list(weights.values())
 
 

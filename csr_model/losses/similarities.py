@@ -7,6 +7,9 @@ from torch import Tensor
 from csr_model.codes import Codes
 from csr_model.collectives import gather_rows, rank, world_size
 
+MASKED = -1e9
+"""For logits: not −inf, as rows whose candidates are all masked must not turn gradients into NaN."""
+
 _NORM_MIN = 1e-8
 
 
