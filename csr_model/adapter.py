@@ -13,11 +13,10 @@ from torch import Tensor
 from csr_model.artifact import Manifest, fingerprint, read_artifact, write_artifact
 from csr_model.autoencoder import CSRAutoencoder
 from csr_model.code_file import write_codes
-from csr_model.codes import Codes
+from csr_model.codes import Codes, checked_k
 from csr_model.config import CSRConfig, decoded_ks
-from csr_model.embeddings import checked_rows
-from csr_model.encoding import encode_rows, rows_per_chunk
-from csr_model.errors import ArtifactCorrupt, InvalidK
+from csr_model.encoding import encode_rows, reconstruction_nmse
+from csr_model.errors import ArtifactCorrupt
 from csr_model.references import largest_difference, unambiguous_rows
 
 Floats = np.ndarray[Any, Any]
@@ -35,7 +34,7 @@ class CSRAdapter:
         autoencoder: Trained weights; used as they are from now on.
         manifest: What `config.json` says.
         usage: [h] int64, in how many of `manifest.usage_rows` training rows each latent was active.
-        reference_embeddings: [r, d] float32 rows to check other machines with.
+        reference_embeddings: [r, d] float32 rows to check other machines with, at least one.
         reference_codes: Their codes at k_max, latents int64.
     """
 
@@ -57,6 +56,11 @@ class CSRAdapter:
     def autoencoder(self) -> CSRAutoencoder:
         """The weights; read them, never change them."""
         return self._autoencoder
+
+    @property
+    def reference_embeddings(self) -> Tensor:
+        """[r, d] float32, r ≥ 1: rows that tell whether something else encodes as this adapter does."""
+        return self._reference_embeddings
 
     @property
     def fingerprint(self) -> str:
@@ -114,12 +118,10 @@ class CSRAdapter:
             InvalidVector: A row is not finite, has no direction, or has the wrong dimension.
             InvalidK: k is out of range.
         """
-        self._check_k(k)
-        codes = encode_rows(self._autoencoder, checked_rows(x, self.input_dim), k)
-        latents = codes.latents.to(torch.uint16)
-        if isinstance(x, Tensor):
-            return Codes(latents.to(x.device), codes.weights.to(x.device))
-        return Codes(latents.cpu().numpy(), codes.weights.cpu().numpy())
+        k = self._checked_k(k)
+        device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+        codes = encode_rows(self._autoencoder, x, k, dtype=torch.uint16, device=device)
+        return codes if isinstance(x, Tensor) else Codes(codes.latents.numpy(), codes.weights.numpy())
 
     def encode_to(self, path: str | os.PathLike[str], batches: Iterable[Floats], k: int = 32) -> int:
         """Encode batches one by one into a .npy file, in memory independent of how many there are.
@@ -137,23 +139,18 @@ class CSRAdapter:
 
         Raises:
             InvalidVector, InvalidK: As for `encode`; rows are counted from the first batch.
+            ArtifactError: The file system refused.
         """
-        self._check_k(k)
+        k = self._checked_k(k)
         return write_codes(path, self._encode_batches(batches, k), k)
 
     def reconstruction_nmse(self, x: Floats) -> dict[int, float]:
-        """Return, for each level, Σ‖x' − x̂‖² / Σ‖x' − x̄'‖² over embeddings [n, d]; 0 is perfect."""
-        model = self._autoencoder
-        rows = checked_rows(x, self.input_dim).to(model.weight.device)
-        with torch.no_grad():
-            targets = model.preprocess(rows)
-            errors = torch.zeros(len(self.levels), dtype=torch.float64, device=rows.device)
-            for part in torch.split(rows, rows_per_chunk(model)):
-                preprocessed = model.preprocess(part)
-                restored = torch.stack(model.reconstruct(model.encode(part, self.k_max), self.levels))
-                errors += (preprocessed - restored).square().sum((1, 2)).double()
-            energy = (targets - targets.mean(0)).square().sum()
-        return dict(zip(self.levels, (errors / energy).tolist(), strict=True))
+        """Return, for each level, the share of variance of embeddings [n, d] that its codes miss; 0 is perfect.
+
+        Raises:
+            InvalidVector: As for `encode`, or all rows are alike: they have no variance.
+        """
+        return reconstruction_nmse(self._autoencoder, x, self.levels)
 
     def verify_parity(self) -> None:
         """Encode the reference embeddings here and compare with the codes made where it was trained.
@@ -161,8 +158,6 @@ class CSRAdapter:
         Raises:
             ArtifactCorrupt: A weight differs by more than 1e-4: this machine encodes differently.
         """
-        if not len(self._reference_embeddings):
-            raise ArtifactCorrupt("the adapter holds no reference embeddings to compare with")
         here = encode_rows(self._autoencoder, self._reference_embeddings, self.k_max)
         difference = largest_difference(here, self._reference_codes, self.hidden_dim)
         if not difference <= _PARITY_TOLERANCE:
@@ -180,12 +175,12 @@ class CSRAdapter:
 
         Args:
             path: A folder that does not exist yet.
-            metrics: Replaces the recorded metrics.
+            metrics: Replaces the recorded metrics; numbers of any kind.
             backbone: Replaces the recorded name of the text model.
 
         Raises:
             ArtifactExists: The folder exists.
-            ArtifactError: The file system refused.
+            ArtifactError: A metric is no finite number, or the file system refused.
         """
         manifest = dataclasses.replace(
             self.manifest,
@@ -212,31 +207,24 @@ class CSRAdapter:
             ArtifactCorrupt: Incomplete or altered.
         """
         manifest, tensors = read_artifact(Path(path))
-        references = [tensors.pop(f"reference.{name}", None) for name in ("embeddings", "latents", "weights")]
-        embeddings, latents, weights = references
-        if embeddings is None or latents is None or weights is None:
-            raise ArtifactCorrupt(f"{path}: reference embeddings or codes are missing")
+        embeddings, latents, weights = (tensors.pop(f"reference.{x}") for x in ("embeddings", "latents", "weights"))
         usage = tensors.pop("usage")
         decode_ks = decoded_ks(manifest.levels, manifest.hidden_dim)
         model = CSRAutoencoder(
             manifest.input_dim, manifest.hidden_dim, decode_ks, manifest.normalize, manifest.linear_map
         )
-        try:
-            model.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ArtifactCorrupt(f"{path}: tensors do not fit the configuration: {error}") from error
+        model.load_state_dict(tensors)
         return cls(model.to(device), manifest, usage, embeddings, Codes(latents, weights))
 
-    def _check_k(self, k: int) -> None:
-        if not 1 <= k <= self.k_limit:
-            raise InvalidK(f"k is {k}; this adapter encodes 1 … {self.k_limit} active latents")
+    def _checked_k(self, k: int) -> int:
+        return checked_k(k, self.k_limit, f"this adapter encodes 1 … {self.k_limit} active latents")
 
     def _encode_batches(self, batches: Iterable[Floats], k: int) -> Iterator[Codes[Floats]]:
         rows = 0
         for batch in batches:
-            codes = encode_rows(self._autoencoder, checked_rows(batch, self.input_dim, rows), k)
+            codes = encode_rows(self._autoencoder, batch, k, rows, torch.uint16, torch.device("cpu"))
             rows += len(codes.latents)
-            yield Codes(codes.latents.cpu().numpy(), codes.weights.cpu().numpy())
+            yield Codes(codes.latents.numpy(), codes.weights.numpy())
 
 
 def adapter_from_training(

@@ -10,8 +10,9 @@ and the gain are additions. Nothing here changes in a forward pass: counting is 
 """
 
 import itertools
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -137,29 +138,45 @@ class CSRAutoencoder(nn.Module):
     def _decode_segments(self, codes: Codes[Tensor], ends: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         # Gathers the active rows of W only: no [n, h] code is built, and the nested prefixes share work.
         rows, width = codes.latents.shape
-        device, last = codes.latents.device, rows * width
+        device, span = codes.latents.device, rows * width
         # Made where they are used: a tensor from the host would let the host wait for an accelerator.
-        offsets = torch.stack([torch.arange(start, last, width, device=device) for start in (0, *ends[:-1])], dim=1)
+        starts = [torch.arange(start, start + span, width, device=device) for start in (0, *ends[:-1])]
         segments = F.embedding_bag(
             codes.latents.reshape(-1),
             self.weight.to(dtype or self.weight.dtype),
-            offsets.reshape(-1),
+            torch.stack(starts, dim=1).reshape(-1),
             mode="sum",
             per_sample_weights=codes.weights.reshape(-1).to(dtype or self.weight.dtype),
         )
         return segments.to(self.weight.dtype).view(rows, len(ends), self.input_dim)
 
 
+class _Tf32Off:
+    """Keeps TF32 off while any thread is inside: the flag is the process's, so the last one out restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._allowed = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._allowed = torch.backends.cuda.matmul.allow_tf32
+                torch.backends.cuda.matmul.allow_tf32 = False
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.backends.cuda.matmul.allow_tf32 = self._allowed
+
+
+_tf32_off = _Tf32Off()
+
+
 @contextmanager
 def _full_precision(device_type: str) -> Iterator[None]:
-    if device_type != "cuda":
-        with torch.autocast(device_type, enabled=False):
-            yield
-        return
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.autocast(device_type, enabled=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
+    with _tf32_off if device_type == "cuda" else nullcontext(), torch.autocast(device_type, enabled=False):
+        yield

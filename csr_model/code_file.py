@@ -1,13 +1,17 @@
 """Codes in a .npy file: an array of records, written as a stream and read by memory map."""
 
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from csr_model.codes import Codes
+from csr_model.errors import ArtifactCorrupt, ArtifactError
+from csr_model.new_folder import sync
 
 Array = np.ndarray[Any, Any]
 
@@ -21,33 +25,68 @@ def write_codes(path: str | os.PathLike[str], parts: Iterable[Codes[Array]], k: 
         path: Of the .npy file.
         parts: Codes [b, k] in order; one is held in memory at a time.
         k: Width of all of them.
+
+    Raises:
+        ArtifactError: The file system refused.
     """
-    record = np.dtype([("latents", "<u2", (k,)), ("weights", "<f4", (k,))])
-    unfinished = Path(f"{os.fspath(path)}.unfinished")
-    rows = 0
+    target, record, rows = Path(path), _record((k,)), 0
+    with _refused_as_artifact_error(target):
+        if target.is_dir():
+            raise IsADirectoryError("it is a folder")
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    unfinished, file = Path(name), os.fdopen(descriptor, "wb")
     try:
-        with unfinished.open("wb") as file:
-            _write_header(file, record, rows)
-            for part in parts:
-                records = np.empty(len(part.latents), record)
-                records["latents"], records["weights"] = part
+        _write_header(file, record, rows)
+        for part in parts:
+            records = np.empty(len(part.latents), record)
+            records["latents"], records["weights"] = part
+            with _refused_as_artifact_error(target):
                 file.write(records.tobytes())
-                rows += len(records)
+            rows += len(records)
+        with _refused_as_artifact_error(target):
             file.seek(0)
             _write_header(file, record, rows)
-        unfinished.replace(path)
+            file.flush()
+            unfinished.chmod(0o644)  # mkstemp makes it private
+            sync(unfinished)
+            unfinished.replace(target)
+            sync(target.parent)
     finally:
+        with suppress(OSError):  # a full disk, told of above, fails once more
+            file.close()
         unfinished.unlink(missing_ok=True)
     return rows
 
 
 def read_codes(path: str | os.PathLike[str]) -> Codes[Array]:
-    """Return the codes that `write_codes` wrote, read from the file as they are used."""
-    records = np.load(path, mmap_mode="r")
+    """Return the codes that `write_codes` wrote, read from the file as they are used.
+
+    Raises:
+        ArtifactCorrupt: The file is missing, incomplete, or holds something else.
+    """
+    try:
+        records = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, OverflowError) as error:
+        raise ArtifactCorrupt(f"cannot read codes from {path}: {error}") from error
+    if records.ndim != 1 or records.dtype != _record(records.dtype["latents"].shape if records.dtype.names else ()):
+        raise ArtifactCorrupt(f"{path} holds {records.dtype} of shape {records.shape}, which are no codes")
     return Codes(records["latents"], records["weights"])
+
+
+def _record(width: tuple[int, ...]) -> np.dtype[Any]:
+    return np.dtype([("latents", "<u2", width), ("weights", "<f4", width)])
 
 
 def _write_header(file: BinaryIO, record: np.dtype[Any], rows: int) -> None:
     # Numpy pads the header for a growing first axis, so a later, larger count fits the same bytes.
     header = {"descr": np.lib.format.dtype_to_descr(record), "fortran_order": False, "shape": (rows,)}
     np.lib.format.write_array_header_1_0(file, header)
+
+
+@contextmanager
+def _refused_as_artifact_error(path: Path) -> Iterator[None]:
+    # Around writes only: an error of the caller's own batches stays what it is.
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise ArtifactError(f"cannot write {path}: {error}") from error

@@ -1,8 +1,9 @@
 """Codes: what an adapter makes of embeddings, as two aligned arrays."""
 
+import operator
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from csr_model.errors import InvalidK
+from csr_model.errors import ImportRefused, InvalidK
 
 Array = TypeVar("Array")
 """`numpy.ndarray` or `torch.Tensor`; both arrays of a `Codes` are of one kind."""
@@ -27,8 +28,8 @@ class Codes(NamedTuple, Generic[Array]):
             InvalidK: k is not within 1 … the width of these codes.
         """
         latents, weights = cast(Any, self.latents), cast(Any, self.weights)
-        if not 1 <= k <= latents.shape[1]:
-            raise InvalidK(f"k is {k}; these codes hold 1 … {latents.shape[1]} latents")
+        width = latents.shape[1]
+        k = checked_k(k, width, f"these codes hold 1 … {width} latents")
         return unit_length(Codes(latents[:, :k], weights[:, :k]))
 
 
@@ -37,3 +38,14 @@ def unit_length(codes: Codes[Array]) -> Codes[Array]:
     weights = cast(Any, codes.weights)
     norms = (weights**2).sum(axis=1, keepdims=True) ** 0.5
     return Codes(codes.latents, weights / (norms + (norms == 0)))
+
+
+def checked_k(k: object, limit: int, rule: str, refusal: type[InvalidK | ImportRefused] = InvalidK) -> int:
+    """Return k as an int if it is a whole number, of any type, within 1 … limit; else raise `refusal` with the rule."""
+    try:
+        whole = 0 if isinstance(k, bool) else operator.index(cast(Any, k))
+    except TypeError:
+        whole = 0
+    if not 1 <= whole <= limit:
+        raise refusal(f"k is {k!r}; {rule}")
+    return whole

@@ -29,11 +29,7 @@ def checked_rows(rows: "np.ndarray[Any, Any] | Tensor", input_dim: int, first_ro
         InvalidVector: Wrong shape or dtype, NaN, Inf, or a norm below `NORM_MIN` or beyond float32;
             the message names the first bad row.
     """
-    tensor = _as_float32(rows)
-    if tensor.ndim != 2:
-        raise InvalidVector(f"embeddings have shape {tuple(tensor.shape)}; they must be [n, {input_dim}]")
-    if tensor.shape[1] != input_dim:
-        raise InvalidVector(f"embeddings have {tensor.shape[1]} values a row; the adapter takes {input_dim}")
+    tensor = _as_float32(real_rows(rows, input_dim))
     norms = torch.linalg.vector_norm(tensor, dim=1)
     # One pass finds every fault: NaN and Inf make the norm NaN or Inf.
     good = (norms >= NORM_MIN) & norms.isfinite()
@@ -43,16 +39,43 @@ def checked_rows(rows: "np.ndarray[Any, Any] | Tensor", input_dim: int, first_ro
     return tensor
 
 
+def real_rows(rows: "np.ndarray[Any, Any] | Tensor", input_dim: int) -> "np.ndarray[Any, Any] | Tensor":
+    """Return rows that are [n, input_dim] of real numbers, neither copied nor read; anything else is InvalidVector."""
+    if isinstance(rows, Tensor):
+        if not is_dense(rows):
+            raise InvalidVector("embeddings are a sparse, nested, quantised or meta tensor; they must be dense")
+        real = not rows.is_complex() and rows.dtype != torch.bool
+    else:
+        try:
+            rows = np.asarray(rows)
+        except (TypeError, ValueError) as error:
+            raise InvalidVector(f"embeddings are no array [n, {input_dim}]: {error}") from error
+        real = rows.dtype.kind in "fiu"
+    if not real:
+        raise InvalidVector(f"embeddings have dtype {rows.dtype}; they must be real numbers")
+    if rows.ndim != 2:
+        raise InvalidVector(f"embeddings have shape {tuple(rows.shape)}; they must be [n, {input_dim}]")
+    if rows.shape[1] != input_dim:
+        raise InvalidVector(f"embeddings have {rows.shape[1]} values a row; the adapter takes {input_dim}")
+    return rows
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor holds all of its values in memory as they are."""
+    unusual = tensor.is_quantized or tensor.is_meta or tensor.is_nested
+    return tensor.layout == torch.strided and not unusual
+
+
+def spread_rows(rows: int, count: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return at most `count` of the row numbers 0 … rows − 1, ascending, spread evenly: a sample of ordered data."""
+    return np.linspace(0, rows - 1, min(rows, count)).astype(np.int64)
+
+
 def _as_float32(rows: "np.ndarray[Any, Any] | Tensor") -> Tensor:
     if isinstance(rows, Tensor):
-        if rows.is_complex():
-            raise InvalidVector("embeddings are complex; they must be real numbers")
         return rows.detach().to(torch.float32)
-    array = np.asarray(rows)
-    if array.dtype.kind not in "fiu":
-        raise InvalidVector(f"embeddings have dtype {array.dtype}; they must be real numbers")
     with np.errstate(over="ignore"):  # values beyond float32 become Inf, which is refused by name
-        return torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
+        return torch.from_numpy(np.require(rows, np.float32, ["C", "W"]))
 
 
 def _fault(row: Tensor) -> str:

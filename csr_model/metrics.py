@@ -104,12 +104,6 @@ def relevant_recalls(found: Integers, relevant: Integers, top_n: int) -> Floats:
     return np.asarray(hits.sum(axis=1) / np.where(counts > 0, counts, np.nan))
 
 
-def nmse(embeddings: Floats, reconstructions: Floats) -> float:
-    """Return Σ‖x − x̂‖² / Σ‖x − x̄‖²: the share of variance that is missed; 0 is perfect."""
-    x, restored = embeddings.astype(np.float64), reconstructions.astype(np.float64)
-    return float(((x - restored) ** 2).sum() / ((x - x.mean(axis=0)) ** 2).sum())
-
-
 def usage_histogram(codes: Codes[Floats], hidden_dim: int) -> Integers:
     """Return [h] int64: in how many codes each latent is active."""
     return np.bincount(codes.latents[codes.weights > 0].astype(np.int64), minlength=hidden_dim)

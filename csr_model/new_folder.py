@@ -27,16 +27,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.chmod(0o755)  # mkdtemp makes it private
         for part in (*unfinished.rglob("*"), unfinished):
-            _sync(part)
+            sync(part)
         if path.exists():
             raise FileExistsError(f"{path} exists")
         unfinished.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file or folder written to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

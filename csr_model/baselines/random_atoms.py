@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from csr_model.adapter import CSRAdapter, adapter_from_training
 from csr_model.autoencoder import CSRAutoencoder
 from csr_model.config import CSRConfig
-from csr_model.embeddings import checked_rows, summarize
+from csr_model.embeddings import checked_rows, spread_rows, summarize
 from csr_model.errors import InvalidTrainingData
 
 _USAGE_ROWS = 65_536
@@ -36,5 +36,5 @@ def random_atoms(x: "np.ndarray[Any, Any]", config: CSRConfig) -> CSRAdapter:
         model.scale.fill_(summary.variance**-0.5)
         atoms = model.preprocess(checked_rows(x[np.sort(chosen)], config.input_dim))
         model.weight.copy_(F.normalize(atoms, dim=1))
-    sample = checked_rows(x[:_USAGE_ROWS], config.input_dim)
+    sample = checked_rows(x[spread_rows(len(x), _USAGE_ROWS)], config.input_dim)
     return adapter_from_training(model, config, sample, {"digest": summary.digest, "rows": summary.rows})

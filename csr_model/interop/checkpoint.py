@@ -1,5 +1,6 @@
 """Checkpoints of the official code: `.pth` files of CSR (Wen et al. 2025), `.safetensors` of CSRv2."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from csr_model.embeddings import is_dense
 from csr_model.errors import ImportRefused
 from csr_model.interop.folding import FoldedWeights
 from csr_model.interop.sparse_auto_encoder import WEIGHT_ALIASES, checked_weights, read_tensors
@@ -14,7 +16,7 @@ from csr_model.interop.sparse_auto_encoder import WEIGHT_ALIASES, checked_weight
 PICKLED: Final = (".pth", ".pt", ".tar")
 SAFETENSORS: Final = ".safetensors"
 
-_WRAPPER: Final = "module."
+_WRAPPERS: Final = re.compile(r"^(module\.)+")
 _BACKBONE: Final = "pre_trained_backbone."
 
 
@@ -28,7 +30,10 @@ def read_checkpoint(file: Path) -> FoldedWeights:
         return checked_weights(_unwrapped(read_tensors(file)), file)
     if file.suffix not in PICKLED:
         raise ImportRefused(f"{file}: suffix is none of {', '.join((*PICKLED, SAFETENSORS))}")
-    return checked_weights(_without_alias(_unwrapped(_unpickled_tensors(file)), file), file)
+    tensors = _unwrapped(_unpickled_tensors(file))
+    if unusual := sorted(name for name, tensor in tensors.items() if not is_dense(tensor)):
+        raise ImportRefused(f"{file}: {', '.join(unusual)} must be dense tensors; save to_dense() or dequantize()")
+    return checked_weights(_without_alias(tensors, file), file)
 
 
 def _unpickled_tensors(file: Path) -> Mapping[str, Tensor]:
@@ -49,8 +54,8 @@ def _unpickled_tensors(file: Path) -> Mapping[str, Tensor]:
 
 
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the autoencoder's own tensors: without the wrapper of distributed training and without the backbone."""
-    bare = {name.removeprefix(_WRAPPER): tensor for name, tensor in tensors.items()}
+    """Return the autoencoder's own tensors: without the wrappers of distributed training and without the backbone."""
+    bare = {_WRAPPERS.sub("", name, count=1): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in bare.items() if not name.startswith(_BACKBONE)}
 
 

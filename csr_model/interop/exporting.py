@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from csr_model.adapter import CSRAdapter
 from csr_model.errors import ExportRefused
-from csr_model.interop.folding import fold
+from csr_model.interop.folding import FoldedWeights, fold, folded_difference
 from csr_model.interop.model_card import model_card
 from csr_model.interop.modules_file import (
     MODULES_FILE,
@@ -33,6 +33,7 @@ _MODEL_CONFIG_FILE: Final = "config_sentence_transformers.json"
 _SPARSE_AUTO_ENCODER_TYPE: Final = "sentence_transformers.sparse_encoder.models.SparseAutoEncoder"
 _NORMALIZE_TYPE: Final = "sentence_transformers.models.Normalize"
 _NEVER_COPIED: Final = (".git", ".cache", ".locks")
+_TOLERANCE: Final = 1e-6
 
 
 def export_module(adapter: CSRAdapter, path: str | os.PathLike[str]) -> None:
@@ -45,14 +46,15 @@ def export_module(adapter: CSRAdapter, path: str | os.PathLike[str]) -> None:
         path: A folder that does not exist yet; it appears whole or not at all.
 
     Raises:
-        ExportRefused: The adapter normalises rows, or the folder exists or cannot be written.
+        ExportRefused: The adapter normalises rows, its codes are not kept in float32, or the folder exists or cannot
+            be written.
     """
     if adapter.manifest.normalize:
         raise ExportRefused(
             "normalize is on: a SparseAutoEncoder cannot scale rows to unit length; export the whole model with a "
             "backbone, which gets a Normalize module"
         )
-    weights = fold(adapter.autoencoder)
+    weights = _folded(adapter)
     with _created(Path(path)) as folder:
         write_module(folder, weights, adapter.k_max)
         (folder / CARD_FILE).write_text(model_card(adapter, whole=False), encoding="utf-8")
@@ -70,7 +72,8 @@ def export_model(adapter: CSRAdapter, path: str | os.PathLike[str], backbone: st
         backbone: sentence-transformers folder of the dense model whose embeddings the adapter takes.
 
     Raises:
-        ExportRefused: The backbone is none, or not the adapter's; or the folder exists or cannot be written.
+        ExportRefused: The backbone is none, or not the adapter's; the adapter's codes are not kept in float32; or
+            the folder exists or cannot be written.
     """
     source, target = Path(backbone), Path(path)
     modules = _dense_modules(source, adapter)
@@ -78,7 +81,7 @@ def export_model(adapter: CSRAdapter, path: str | os.PathLike[str], backbone: st
     config = _model_config(source, adapter.k_max)
     if target.resolve().is_relative_to(source.resolve()):
         raise ExportRefused(f"path {target} lies inside the backbone; choose one outside of it")
-    weights = fold(adapter.autoencoder)
+    weights = _folded(adapter)
     if adapter.manifest.normalize and not normalizes_rows(modules, ExportRefused):
         entries.append(_entry(len(entries), NORMALIZE, _NORMALIZE_TYPE))
     entries.append(_entry(len(entries), SPARSE_AUTO_ENCODER, _SPARSE_AUTO_ENCODER_TYPE))
@@ -95,6 +98,18 @@ def export_model(adapter: CSRAdapter, path: str | os.PathLike[str], backbone: st
         card.write_text(model_card(adapter, whole=True), encoding="utf-8")
 
 
+def _folded(adapter: CSRAdapter) -> FoldedWeights:
+    """Return the folded weights after encoding the reference embeddings with them."""
+    weights = fold(adapter.autoencoder)
+    difference = folded_difference(adapter.autoencoder, weights, adapter.reference_embeddings, adapter.k_max)
+    if not difference <= _TOLERANCE:
+        raise ExportRefused(
+            f"folded codes of the reference embeddings differ by {difference:.2g}, more than {_TOLERANCE:.0e}: the mean "
+            "is too large beside the spread for float32; train with normalize on, or take the mean off the embeddings"
+        )
+    return weights
+
+
 @contextmanager
 def _created(path: Path) -> Iterator[Path]:
     try:
@@ -102,7 +117,7 @@ def _created(path: Path) -> Iterator[Path]:
             yield folder
     except FileExistsError as error:
         raise ExportRefused(f"path {path} exists; exports are never overwritten, choose another") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise ExportRefused(f"cannot write {path}: {error}") from error
 
 

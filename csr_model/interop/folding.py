@@ -10,10 +10,15 @@ is exact too: W'ᵀ z' + b' = (Wᵀ z + b) / s + μ. With M it is not: W' = W M 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from csr_model.autoencoder import CSRAutoencoder
+from csr_model.codes import unit_length
+from csr_model.embeddings import NORM_MIN
+from csr_model.encoding import encode_rows
 from csr_model.errors import ExportRefused
+from csr_model.topk import top_k
 
 
 class FoldedWeights(NamedTuple):
@@ -43,3 +48,21 @@ def fold(autoencoder: CSRAutoencoder) -> FoldedWeights:
     if not all(bool(tensor.isfinite().all()) for tensor in folded):
         raise ExportRefused(f"scale is {float(scale):.3g}: the folded weights are not finite in float32; retrain")
     return folded
+
+
+def folded_difference(autoencoder: CSRAutoencoder, folded: FoldedWeights, rows: Tensor, k: int) -> float:
+    """Return by how much a weight differs at most between the codes of both, in float32, on the CPU.
+
+    Weights are compared place by place: where two pre-activations tie, either latent may hold a place, with the
+    same weight.
+
+    Args:
+        autoencoder: On any device.
+        folded: Of that autoencoder.
+        rows: Embeddings [n, d] float32, n ≥ 1.
+        k: 1 … h.
+    """
+    ours = encode_rows(autoencoder, rows, k, device=torch.device("cpu"))
+    rows = F.normalize(rows.cpu(), dim=1, eps=NORM_MIN) if autoencoder.normalize else rows.cpu()
+    theirs = unit_length(top_k(F.linear(rows - folded.pre_bias, folded.weight, folded.latent_bias), k))
+    return float((ours.weights - theirs.weights).abs().max())

@@ -1,6 +1,7 @@
 """Make adapters of models that sentence-transformers or the official code trained."""
 
 import os
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +17,20 @@ from csr_model.embeddings import checked_rows
 from csr_model.errors import ImportRefused
 from csr_model.interop.checkpoint import read_checkpoint
 from csr_model.interop.folding import FoldedWeights
-from csr_model.interop.modules_file import MODULES_FILE, SPARSE_AUTO_ENCODER, normalizes_rows, read_modules
-from csr_model.interop.sparse_auto_encoder import StoredModule, check_k, read_module
+from csr_model.interop.modules_file import (
+    DROPOUT,
+    MODULES_FILE,
+    NORMALIZE,
+    SPARSE_AUTO_ENCODER,
+    Module,
+    normalizes_rows,
+    read_modules,
+)
+from csr_model.interop.sparse_auto_encoder import StoredModule, k_of_model, read_module
 
 _RANDOM_ROWS: Final = 256
 _RANDOM_SEED: Final = 0
+_MAY_FOLLOW_NORMALIZE: Final = (DROPOUT, "Dense", "LayerNorm")
 
 
 def import_adapter(
@@ -38,7 +48,7 @@ def import_adapter(
             SparseAutoEncoder folder, or a checkpoint: `.pth` of CSR, `.safetensors` of CSRv2.
         k: What the model was trained for; for checkpoints only, which do not say it.
         normalize: Whether rows are scaled to unit length first, by default not. Not for model folders, which say it
-            themselves: they do if a Normalize module precedes the autoencoder.
+            themselves: they do if a Normalize module, and then at most Dropout, precedes the autoencoder.
         rows: [n, d] real embeddings for reference codes and usage; without them references are random and
             usage is unknown.
 
@@ -59,7 +69,7 @@ def import_adapter(
         if k is None:
             raise ImportRefused(f"{source} does not say its k; pass the k that it was trained for")
         weights = read_checkpoint(source)
-        check_k(k, len(weights.latent_bias), source)
+        k = k_of_model(k, len(weights.latent_bias), source)
         stored, origin = StoredModule(weights, k), "official checkpoint"
     else:
         raise ImportRefused(f"path {source} does not exist")
@@ -72,7 +82,19 @@ def _read_model(folder: Path) -> tuple[StoredModule, bool]:
         raise ImportRefused(f"{folder}/{MODULES_FILE} does not list exactly one {SPARSE_AUTO_ENCODER}")
     if modules[-1].kind != SPARSE_AUTO_ENCODER:
         raise ImportRefused(f"{folder}/{MODULES_FILE}: {modules[-1].kind} follows the {SPARSE_AUTO_ENCODER}")
+    _check_known_after_normalize(modules[:-1], folder)
     return read_module(modules[-1].folder), normalizes_rows(modules[:-1], ImportRefused)
+
+
+def _check_known_after_normalize(modules: list[Module], folder: Path) -> None:
+    kinds = [module.kind for module in modules]
+    after = list(takewhile(lambda kind: kind != NORMALIZE, reversed(kinds)))
+    unknown = [kind for kind in after if kind not in _MAY_FOLLOW_NORMALIZE]
+    if unknown and len(after) < len(kinds):
+        raise ImportRefused(
+            f"{folder}/{MODULES_FILE}: {unknown[0]} stands between {NORMALIZE} and {SPARSE_AUTO_ENCODER}; whether rows "
+            f"keep unit length is known for {', '.join(_MAY_FOLLOW_NORMALIZE)} only"
+        )
 
 
 def _check_absent(name: str, value: object, folder: Path) -> None:

@@ -10,6 +10,7 @@ from csr_model.errors import ExportRefused, ImportRefused
 MODULES_FILE: Final = "modules.json"
 SPARSE_AUTO_ENCODER: Final = "SparseAutoEncoder"
 NORMALIZE: Final = "Normalize"
+DROPOUT: Final = "Dropout"
 
 _THEIRS: Final = "sentence_transformers."
 _FEATURE: Final = "sentence_embedding"
@@ -46,11 +47,12 @@ def read_modules(folder: Path, refusal: type[ExportRefused | ImportRefused]) -> 
 
 
 def normalizes_rows(modules: list[Module], refusal: type[ExportRefused | ImportRefused]) -> bool:
-    """Whether the last of these modules scales the sentence embedding to unit length."""
-    if not modules or modules[-1].kind != NORMALIZE:
+    """Whether the last of these modules scales the sentence embedding to unit length; Dropout only trains."""
+    acting = [module for module in modules if module.kind != DROPOUT]
+    if not acting or acting[-1].kind != NORMALIZE:
         return False
-    file = modules[-1].folder / "config.json"  # absent until 6.0
-    config = read_json(file, refusal) if file.is_file() else {}
+    file = acting[-1].folder / "config.json"  # absent until 6.0
+    config = read_object(file, refusal) if file.is_file() else {}
     source = config.get("module_input_name", _FEATURE)
     return bool(source == _FEATURE == (config.get("module_output_name") or source))
 
@@ -60,9 +62,9 @@ def output_dim(modules: list[Module], refusal: type[ExportRefused | ImportRefuse
     dim: int | None = None
     for module in modules:
         if module.kind == "Pooling":
-            dim = _pooled_dim(read_json(module.folder / "config.json", refusal))
+            dim = _pooled_dim(read_object(module.folder / "config.json", refusal))
         elif module.kind == "Dense":
-            dim = read_json(module.folder / "config.json", refusal).get("out_features")
+            dim = read_object(module.folder / "config.json", refusal).get("out_features")
     return dim
 
 
@@ -72,12 +74,22 @@ def read_json(file: Path, refusal: type[ExportRefused | ImportRefused]) -> Any:
         return json.loads(file.read_bytes())
     except OSError as error:
         raise refusal(f"cannot read {file}: {error.strerror}; a sentence-transformers folder has it") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refusal(f"{file} is not JSON: {error}") from error
 
 
+def read_object(file: Path, refusal: type[ExportRefused | ImportRefused]) -> dict[str, Any]:
+    """Return the object that a JSON file holds; raises `refusal` where it cannot be read or is none."""
+    content = read_json(file, refusal)
+    if not isinstance(content, dict):
+        raise refusal(f"{file} holds no object of settings; copy it again")
+    return content
+
+
 def _is_entry(entry: object) -> bool:
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("path", "type"))
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("path", "type")):
+        return False
+    return "\0" not in entry["path"]
 
 
 def _kind(dotted: str) -> str:
@@ -90,5 +102,5 @@ def _pooled_dim(config: dict[str, Any]) -> int | None:
     if modes is None:  # before 6.0: one flag a mode
         count = sum(value is True for key, value in config.items() if key.startswith("pooling_mode_"))
     else:
-        count = 1 if isinstance(modes, str) else len(modes)
+        count = len(modes) if isinstance(modes, list) else 1
     return tokens * count if isinstance(tokens, int) and count else None

@@ -11,9 +11,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from csr_model.codes import checked_k
 from csr_model.config import LATENTS_MAX
 from csr_model.errors import ImportRefused
 from csr_model.interop.folding import FoldedWeights
+from csr_model.interop.modules_file import read_object
 
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
@@ -87,7 +89,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise ImportRefused(
             f"cannot read {file}: {error.strerror}; weights must be stored as safetensors (safe_serialization=True)"
         ) from error
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
         raise ImportRefused(f"{file} is not safetensors: {error}; copy it again") from error
     return tensors
 
@@ -125,21 +127,15 @@ def checked_weights(tensors: Mapping[str, Tensor], source: Path) -> FoldedWeight
     )
 
 
-def check_k(k: int, hidden_dim: int, source: Path) -> None:
-    """Raise ImportRefused unless 1 ≤ k ≤ h."""
-    if not 1 <= k <= hidden_dim:
-        raise ImportRefused(f"{source}: k is {k}; it must be within 1 … {hidden_dim}, the number of latents")
+def k_of_model(k: object, hidden_dim: int, source: Path) -> int:
+    """Return k as an int; ImportRefused unless it is a whole number and 1 ≤ k ≤ h."""
+    rule = f"it must be a whole number within 1 … {hidden_dim}, the number of latents of {source}"
+    return checked_k(k, hidden_dim, rule, ImportRefused)
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_bytes())
-    except OSError as error:
-        raise ImportRefused(f"cannot read {file}: {error.strerror}; a SparseAutoEncoder folder has it") from error
-    except ValueError as error:
-        raise ImportRefused(f"{file} is not JSON: {error}; copy it again") from error
-    if not isinstance(config, dict) or config.keys() != _CONFIG_TYPES.keys():
-        wrong = sorted(config.keys() ^ _CONFIG_TYPES.keys()) if isinstance(config, dict) else "everything"
+    config = read_object(file, ImportRefused)
+    if wrong := sorted(config.keys() ^ _CONFIG_TYPES.keys()):
         raise ImportRefused(f"{file} lacks or adds {wrong}; it must be the configuration of a SparseAutoEncoder")
     for name, kind in _CONFIG_TYPES.items():
         if type(config[name]) is not kind:
@@ -148,7 +144,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise ImportRefused(
             f"{file}: normalize is true; layer normalisation cannot be represented, train with normalize=False"
         )
-    check_k(config["k"], config["hidden_dim"], file)
+    k_of_model(config["k"], config["hidden_dim"], file)
     return config
 
 

@@ -53,7 +53,7 @@ def test_a_row_encodes_alike_in_any_batch(
     shuffled = adapter.encode(embeddings[order], 8)
     np.testing.assert_array_equal(shuffled.latents, together.latents[order])
     np.testing.assert_allclose(shuffled.weights, together.weights[order], atol=1e-6)
-    monkeypatch.setattr("csr_model.encoding._PRE_ACTIVATIONS_PER_CHUNK", 7 * 48)
+    monkeypatch.setattr("csr_model.encoding._VALUES_PER_CHUNK", 7 * 48)
     chunked = adapter.encode(embeddings, 8)
     np.testing.assert_array_equal(chunked.latents, together.latents)
     np.testing.assert_allclose(chunked.weights, together.weights, atol=1e-6)

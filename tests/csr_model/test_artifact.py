@@ -126,7 +126,7 @@ def test_failed_write_leaves_nothing(adapter: CSRAdapter, tmp_path: Path, monkey
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("csr_model.new_folder._sync", full)
+    monkeypatch.setattr("csr_model.new_folder.sync", full)
     with pytest.raises(ArtifactError, match="No space left"):
         adapter.save(tmp_path / "adapter")
     assert list(tmp_path.iterdir()) == []
@@ -219,7 +219,7 @@ def test_unexpected_linear_map_is_detected(folder: Path, mapped_folder: Path) ->
     edit_tensors(folder, linear_map=torch.eye(16))
     edit_config(mapped_folder, linear_map=False)
     for altered in (folder, mapped_folder):
-        with pytest.raises(ArtifactCorrupt, match=r"a linear map that config\.json does not mention"):
+        with pytest.raises(ArtifactCorrupt, match=r"lacks or adds \['linear_map'\]"):
             CSRAdapter.load(altered)
 
 

@@ -94,13 +94,6 @@ def test_recalls_are_shares_of_sets(found: list[list[int]], expected: int, lengt
     assert metrics.recalls(rows, nearest).tolist() == pytest.approx(shares)
 
 
-def test_nmse() -> None:
-    """The mean as reconstruction misses all variance; the rows themselves none."""
-    x = np.array([[1.0, 5.0], [3.0, 5.0]])
-    assert metrics.nmse(x, np.array([[2.0, 5.0], [2.0, 5.0]])) == 1.0
-    assert metrics.nmse(x, x) == 0.0
-
-
 def test_usage() -> None:
     """Padding must not count as use of latent 0; health metrics are computed from these numbers."""
     usage = metrics.usage_histogram(codes([{1: 0.8, 2: 0.6}, {1: 1.0}], 2), 4)

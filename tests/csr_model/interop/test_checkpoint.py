@@ -68,7 +68,7 @@ def test_k_must_be_given_and_fit(module: SparseAutoEncoder, tmp_path: Path) -> N
     torch.save(module.state_dict(), tmp_path / "weights.pth")
     with pytest.raises(ImportRefused, match="does not say its k"):
         import_adapter(tmp_path / "weights.pth")
-    with pytest.raises(ImportRefused, match="k is 41; it must be within 1 … 40"):
+    with pytest.raises(ImportRefused, match="k is 41; it must be a whole number within 1 … 40"):
         import_adapter(tmp_path / "weights.pth", k=41)
 
 
