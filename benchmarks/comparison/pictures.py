@@ -18,6 +18,11 @@ _STYLES = {
 }
 
 
+def picture_name(set_name: str) -> str:
+    """Return the file name of a set's picture."""
+    return f"quality-{set_name}.png"
+
+
 def quality_over_k(name: str, methods: dict[str, Finding]) -> Figure:
     """Draw the methods with as many active latents or dimensions, and the dense embeddings as a line."""
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
@@ -49,6 +54,6 @@ def draw(found: dict[str, dict[str, Finding]], folder: Path) -> list[Path]:
     paths = []
     for name, methods in found.items():
         if methods:
-            paths.append(folder / f"quality-{name}.png")
+            paths.append(folder / picture_name(name))
             quality_over_k(name, methods).savefig(paths[-1], dpi=144)
     return paths

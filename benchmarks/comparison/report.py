@@ -6,6 +6,7 @@ from typing import Any
 from benchmarks.comparison import bars
 from benchmarks.comparison.findings import OURS, Finding, difference, equal_bytes, equal_count, fat_queries
 from benchmarks.comparison.outcome import KS
+from benchmarks.comparison.pictures import picture_name
 from benchmarks.comparison.quantised import BYTES
 from benchmarks.comparison.statistics import Difference
 
@@ -20,8 +21,8 @@ from all judgements, or 1-NN accuracy with the training rows as neighbours. Ever
 - **Ours** is `csr_model.fit(x, labels | pairs)` with nothing else set: one adapter for every k, mean of the seeds.
 - **Competitors** have one seed and a learning rate out of 1e-4, 3e-4, 1e-3, 3e-3, chosen on a tenth of the training
   rows or pairs held out by id hash, in a training of the same length; methods with one model for each k choose at
-  k = 16 for k up to 16, and at 32 and 64 themselves. All see 256,000 rows, fewer in inverse proportion to d above 640: at
-  least as many as ours.
+  k = 16 for k up to 16, and at 32 and 64 themselves. All see 256,000 rows, fewer in inverse proportion to d above
+  640: at least as many as ours.
 - **Official SAE, official CSR**: the published losses with the authors' values (`csr_model.losses.paper`), γ = 0 and
   0.1, h = 4d. **sentence-transformers**: its own module and CSRLoss at k = 64, prefixes for smaller k, trained on given
   pairs, pairs of one label, or each row with itself. **MRL**: a linear head on the frozen embeddings with the contrasts
@@ -70,7 +71,7 @@ def _as_json(finding: Finding, ours: Finding | None) -> dict[str, Any]:
 
 def _section(name: str, methods: dict[str, Finding]) -> str:
     first = next(iter(methods.values()))
-    parts = [f"## {name}: {first.measure}\n"]
+    parts = [f"## {name}: {first.measure}\n", f"![{first.measure} by k]({picture_name(name)})\n"]
     if "dense" in methods:
         parts.append(f"Dense embeddings: {methods['dense'].quality('full'):.1f}.\n")
     parts.append(
