@@ -130,6 +130,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="CSR_",
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         extra="forbid",
         frozen=True,
         nested_model_default_partial_update=True,

@@ -60,6 +60,14 @@ def test_the_usual_variables_are_honoured(clean_environment: pytest.MonkeyPatch)
     assert settings.redis.connections == Settings().redis.connections
 
 
+def test_an_empty_variable_is_not_set(clean_environment: pytest.MonkeyPatch) -> None:
+    """`CSR_CACHE_DIR=` would mean the current folder, and downloads would land there."""
+    clean_environment.setenv("CSR_CACHE_DIR", "")
+    clean_environment.setenv("CSR_ROUTER__PORT", "")
+    assert load_settings().cache_dir == Path("~/.cache/csr").expanduser()
+    assert load_settings().router.port == 7000
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "setting"),
     [
