@@ -68,8 +68,10 @@ def read_codes(path: str | os.PathLike[str]) -> Codes[Array]:
         records = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, OverflowError) as error:
         raise ArtifactCorrupt(f"cannot read codes from {path}: {error}") from error
-    if records.ndim != 1 or records.dtype != _record(records.dtype["latents"].shape if records.dtype.names else ()):
-        raise ArtifactCorrupt(f"{path} holds {records.dtype} of shape {records.shape}, which are no codes")
+    dtype = records.dtype
+    named = records.ndim == 1 and dtype.names == ("latents", "weights")
+    if not named or dtype != _record(dtype["latents"].shape):
+        raise ArtifactCorrupt(f"{path} holds {dtype} of shape {records.shape}, which are no codes")
     return Codes(records["latents"], records["weights"])
 
 

@@ -104,8 +104,8 @@ def _folded(adapter: CSRAdapter) -> FoldedWeights:
     difference = folded_difference(adapter.autoencoder, weights, adapter.reference_embeddings, adapter.k_max)
     if not difference <= _TOLERANCE:
         raise ExportRefused(
-            f"folded codes of the reference embeddings differ by {difference:.2g}, more than {_TOLERANCE:.0e}: the mean "
-            "is too large beside the spread for float32; train with normalize on, or take the mean off the embeddings"
+            f"folded codes of the reference embeddings differ by {difference:.2g}, more than {_TOLERANCE:.0e}: the "
+            "mean is too large beside the spread for float32; train with normalize on, or on embeddings without it"
         )
     return weights
 

@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,13 +106,21 @@ def test_embedding_that_activates_nothing(adapter: CSRAdapter, embeddings: np.nd
     assert codes.weights.tolist() == [[0.0] * 4] * 2
 
 
-@pytest.mark.parametrize("k", [0, -1, 33])
-def test_k_is_bounded(adapter: CSRAdapter, embeddings: np.ndarray, tmp_path: Path, k: int) -> None:
-    """Beyond 4·k_max no latent was trained for the code."""
+@pytest.mark.parametrize("k", [0, -1, 33, 1.0, 2.5, True, "4", None, np.float32(4), np.array([1, 2])], ids=repr)
+def test_k_is_a_bounded_whole_number(adapter: CSRAdapter, embeddings: np.ndarray, tmp_path: Path, k: Any) -> None:
+    """Beyond 4·k_max no latent was trained for the code, and what is no count must not be taken for one."""
     with pytest.raises(InvalidK, match="this adapter encodes 1 … 32"):
         adapter.encode(embeddings, k)
     with pytest.raises(InvalidK):
         adapter.encode_to(tmp_path / "codes.npy", [embeddings], k)
+    with pytest.raises(InvalidK, match="these codes hold 1 … 8"):
+        adapter.encode(embeddings, 8).prefix(k)
+
+
+def test_k_may_be_of_any_whole_type(adapter: CSRAdapter, embeddings: np.ndarray) -> None:
+    """A k that was computed with numpy is as good as any."""
+    codes = adapter.encode(embeddings, np.int64(4)).prefix(np.uint8(2))
+    np.testing.assert_array_equal(codes.latents, adapter.encode(embeddings, 2).latents)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
@@ -183,6 +192,65 @@ def test_usage_counts_the_training_rows(adapter: CSRAdapter, embeddings: np.ndar
     expected = np.bincount(codes.latents[codes.weights > 0], minlength=48)
     assert adapter.usage.tolist() == expected.tolist()
     assert adapter.manifest.usage_rows == 320
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_bad_rows_are_named_across_chunks(
+    adapter: CSRAdapter, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """Rows are checked chunk by chunk; the number must still be that of the caller's array."""
+    monkeypatch.setattr("csr_model.encoding._VALUES_PER_CHUNK", 7 * 48)
+    x = embeddings.copy()
+    x[217] = np.nan
+    for measure in (adapter.encode, adapter.reconstruction_nmse):
+        with pytest.raises(InvalidVector, match=r"embeddings\[217\]"):
+            measure(kind(x))
+
+
+@pytest.mark.parametrize("measure", ["encode", "reconstruction_nmse"])
+def test_needs_little_memory_beyond_input_and_output(
+    adapter: CSRAdapter, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch, measure: str
+) -> None:
+    """Half-precision files are read as float32 only piece by piece: a whole copy would be twice their size."""
+    monkeypatch.setattr("csr_model.encoding._VALUES_PER_CHUNK", 100_000)
+    x = np.resize(embeddings.astype(np.float16), (600_000, 16))
+    getattr(adapter, measure)(x[:20_000])
+    process, largest, done = psutil.Process(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal largest
+        while not done.wait(0.002):
+            largest = max(largest, process.memory_info().rss)
+
+    before, watcher = process.memory_info().rss, threading.Thread(target=watch)
+    watcher.start()
+    result = adapter.encode(x, 4) if measure == "encode" else adapter.reconstruction_nmse(x)
+    done.set()
+    watcher.join()
+    output = result.latents.nbytes + result.weights.nbytes if measure == "encode" else 0
+    assert largest - before < output + 12_000_000
+
+
+def test_reconstruction_error_is_the_share_of_variance(
+    adapter: CSRAdapter, embeddings: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number is compared with other methods': it must be the usual one, whatever the chunks."""
+    model = adapter.autoencoder
+    x = model.preprocess(torch.from_numpy(embeddings))
+    restored = model.reconstruct(model.encode(torch.from_numpy(embeddings), 8), adapter.levels)
+    expected = [float((x - level).square().sum() / (x - x.mean(0)).square().sum()) for level in restored]
+    for values in (4_194_304, 7 * 48):
+        monkeypatch.setattr("csr_model.encoding._VALUES_PER_CHUNK", values)
+        assert list(adapter.reconstruction_nmse(embeddings).values()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[], [0], [3, 3, 3]], ids=str)
+def test_reconstruction_error_of_rows_alike_is_refused(
+    adapter: CSRAdapter, embeddings: np.ndarray, rows: list[int]
+) -> None:
+    """Without variance there is no share of it; Inf would be logged as if it were a quality."""
+    with pytest.raises(InvalidVector, match=f"the {len(rows)} embeddings are alike"):
+        adapter.reconstruction_nmse(embeddings[np.array(rows, int)])
 
 
 def test_reconstruction_error_falls_with_k(adapter: CSRAdapter, embeddings: np.ndarray) -> None:

@@ -82,6 +82,16 @@ def test_exchanged_weights_with_matching_sha_are_detected(folder: Path) -> None:
         {"unknown": 1},
         {"format_version": 0},
         {"format_version": "1"},
+        {"format_version": True},
+        *({"training": value} for value in (None, 0, "x", [])),
+        *({"metrics": value} for value in (None, "x", {"loss": "x"}, {"loss": None})),
+        *({"usage_rows": value} for value in ("x", -1, 1.0, 3)),
+        *({"backbone": value} for value in (0, False)),
+        *({"data": value} for value in (5, None)),
+        *({"linear_map": value} for value in (None, 0)),
+        *({"levels": value} for value in ([2, 2, 8], [8, 4, 2], [2, 4, True], [2, 4, 49], [0, 8], "248")),
+        *({"input_dim": value} for value in (0, -1, 16.0, 10**30)),
+        *({"hidden_dim": value} for value in (0, 65_537, True)),
     ],
     ids=str,
 )
@@ -89,6 +99,14 @@ def test_changed_configuration_is_detected(folder: Path, changes: dict[str, Any]
     """A configuration edited by hand must not silently change what codes mean."""
     edit_config(folder, **changes)
     with pytest.raises(ArtifactCorrupt):
+        CSRAdapter.load(folder)
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"format_version": 2, "format_version": 2}', "[]", "3"], ids=len)
+def test_configuration_that_is_none_is_detected(folder: Path, content: str) -> None:
+    """Whatever stands in the file, loading must end in one error that callers know."""
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ArtifactCorrupt, match=r"config\.json"):
         CSRAdapter.load(folder)
 
 
@@ -151,6 +169,31 @@ def test_parity_notices_a_machine_that_encodes_differently(folder: Path) -> None
         loaded.verify_parity()
 
 
+@pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)], ids=repr)
+def test_metrics_may_be_numbers_of_any_kind(adapter: CSRAdapter, tmp_path: Path, value: Any) -> None:
+    """Metrics come out of numpy and torch; a finished training must not be lost for that."""
+    assert adapter.save(tmp_path / "adapter", metrics={"loss": value}).manifest.metrics == {"loss": 0.5}
+    assert CSRAdapter.load(tmp_path / "adapter").manifest.metrics == {"loss": 0.5}
+
+
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, object(), None, torch.ones(2), 10**400], ids=lambda value: str(value)[:9]
+)
+def test_metrics_that_are_no_numbers_are_refused_by_name(adapter: CSRAdapter, tmp_path: Path, value: Any) -> None:
+    """NaN is no JSON: other tools could not read the folder."""
+    with pytest.raises(ArtifactError, match=r"metrics\['loss'\] is"):
+        adapter.save(tmp_path / "adapter", metrics={"good": 1.0, "loss": value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_no_system_takes_is_refused(adapter: CSRAdapter, tmp_path: Path) -> None:
+    """A path out of a request must end in an error that callers know."""
+    with pytest.raises(ArtifactError, match="null byte"):
+        adapter.save(tmp_path / "a\0b")
+    with pytest.raises(ArtifactError, match="null byte"):
+        CSRAdapter.load(tmp_path / "a\0b")
+
+
 def test_moved_folder_still_loads(folder: Path, tmp_path: Path) -> None:
     """Artifacts are copied between stores; nothing in them may depend on a path."""
     shutil.copytree(folder, tmp_path / "elsewhere" / "copy")
@@ -177,6 +220,44 @@ def edit_tensors(folder: Path, **changes: torch.Tensor | None) -> None:
     tensors = {name: tensor for name, tensor in (load_file(path) | changes).items() if tensor is not None}
     save_file(tensors, path)
     edit_config(folder, weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def numbers(*shape: int, value: int = 0) -> torch.Tensor:
+    """Return a tensor of whole numbers."""
+    return torch.full(shape, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("usage", torch.zeros(48)),
+        ("usage", torch.zeros(48, dtype=torch.bool)),
+        ("usage", numbers(48, value=-1)),
+        ("usage", numbers(48, value=321)),
+        ("usage", None),
+        ("log_gain", torch.full((5,), torch.nan)),
+        ("log_gain", torch.zeros(4)),
+        ("unknown", torch.zeros(1)),
+        ("reference.embeddings", None),
+        ("reference.embeddings", torch.ones(16, 15)),
+        ("reference.embeddings", torch.ones(())),
+        ("reference.embeddings", torch.ones(0, 16)),
+        ("reference.embeddings", torch.zeros(16, 16)),
+        ("reference.embeddings", torch.ones(15, 16)),
+        ("reference.embeddings", torch.ones(16, 16, dtype=torch.float64)),
+        ("reference.latents", numbers(16, 8, value=48)),
+        ("reference.latents", numbers(16, 8, value=-1)),
+        ("reference.latents", numbers(16, 7)),
+        ("reference.latents", numbers(16, 8).int()),
+        ("reference.weights", torch.full((16, 8), torch.inf)),
+        ("reference.weights", torch.ones(16, 9)),
+    ],
+)
+def test_changed_tensors_are_detected(folder: Path, name: str, tensor: torch.Tensor | None) -> None:
+    """Tensors beside the weights are under no fingerprint, yet drift and parity are measured with them."""
+    edit_tensors(folder, **{name: tensor})
+    with pytest.raises(ArtifactCorrupt, match=name.partition(".")[0]):
+        CSRAdapter.load(folder)
 
 
 def test_linear_map_round_trip(mapped: CSRAdapter, mapped_folder: Path, embeddings: np.ndarray) -> None:

@@ -1,7 +1,10 @@
+from contextlib import ExitStack
+
 import numpy as np
+import pytest
 import torch
 
-from csr_model.autoencoder import CSRAutoencoder
+from csr_model.autoencoder import CSRAutoencoder, _full_precision
 from csr_model.codes import Codes
 
 
@@ -67,3 +70,27 @@ def test_encoding_ignores_autocast(model: CSRAutoencoder, embeddings: np.ndarray
         mixed = model.encode(x, 8)
     assert torch.equal(plain.latents, mixed.latents)
     assert torch.equal(plain.weights, mixed.weights)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_off_until_the_last_thread_is_done(allowed: bool) -> None:
+    """Two threads that encode at once would leave one of them, or the whole process, with other codes than before."""
+    flags = torch.backends.cuda.matmul
+    before, flags.allow_tf32 = flags.allow_tf32, allowed
+    first, second = ExitStack(), ExitStack()
+    try:
+        first.enter_context(_full_precision("cuda"))
+        second.enter_context(_full_precision("cuda"))
+        first.close()
+        assert not flags.allow_tf32
+        second.close()
+        assert flags.allow_tf32 == allowed
+    finally:
+        flags.allow_tf32 = before
+
+
+def test_no_rows_decode_to_no_rows(model: CSRAutoencoder) -> None:
+    """An empty shard is not an error, in either direction."""
+    codes = model.encode(torch.empty(0, 16), 8)
+    assert model.decode(codes).shape == (0, 16)
+    assert [restored.shape for restored in model.reconstruct(codes, (2, 4, 8))] == [(0, 16)] * 3

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from csr_model import InvalidTrainingData, InvalidVector
-from csr_model.embeddings import checked_rows, summarize
+from csr_model.embeddings import checked_rows, spread_rows, summarize
 
 GOOD = np.ones((3, 4), np.float32)
 
@@ -28,7 +28,13 @@ def changed(row: int, value: float, dtype: type = np.float32) -> np.ndarray:
         (GOOD[0], r"embeddings have shape \(4,\); they must be \[n, 4\]"),
         (GOOD.astype(complex), "dtype complex128"),
         (np.array([["a"] * 4]), "dtype <U1"),
-        (torch.ones(1, 4, dtype=torch.complex64), "complex"),
+        (torch.ones(1, 4, dtype=torch.complex64), "dtype torch.complex64"),
+        (torch.ones(1, 4, dtype=torch.bool), "dtype torch.bool"),
+        (torch.ones(1, 4).to_sparse(), "must be dense"),
+        (torch.ones(1, 4, device="meta"), "must be dense"),
+        (torch.quantize_per_tensor(torch.ones(1, 4), 0.1, 0, torch.qint8), "must be dense"),
+        ([[1.0, 2.0, 3.0, 4.0], [1.0]], r"no array \[n, 4\]"),
+        (None, "dtype object"),
     ],
 )
 def test_bad_rows_are_named(rows: np.ndarray, says: str) -> None:
@@ -93,3 +99,9 @@ def test_bad_training_row_is_named_across_chunks(embeddings: np.ndarray, monkeyp
     bad[217] = 0
     with pytest.raises(InvalidVector, match=r"embeddings\[217\]"):
         summarize(bad, normalize=True)
+
+
+@pytest.mark.parametrize(("rows", "count", "expected"), [(0, 3, []), (1, 3, [0]), (3, 3, [0, 1, 2]), (9, 3, [0, 4, 8])])
+def test_a_sample_reaches_both_ends(rows: int, count: int, expected: list[int]) -> None:
+    """Data sets come ordered by class: a sample of the first rows would stand for the first classes only."""
+    assert spread_rows(rows, count).tolist() == expected

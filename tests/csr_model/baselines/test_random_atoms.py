@@ -27,3 +27,11 @@ def test_too_few_rows_are_refused(embeddings: np.ndarray, config: Make) -> None:
     """A repeated row would be a latent that never fires."""
     with pytest.raises(InvalidTrainingData, match="40 rows cannot be 48 latents"):
         random_atoms(embeddings[:40], config())
+
+
+def test_usage_stands_for_all_rows(embeddings: np.ndarray, config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a data set ordered by class, latents of the later classes would be counted as dead."""
+    monkeypatch.setattr("csr_model.baselines.random_atoms._USAGE_ROWS", 80)
+    adapter = random_atoms(embeddings, config())
+    codes = adapter.encode(embeddings[np.linspace(0, 319, 80).astype(int)], adapter.k_max)
+    assert adapter.usage.tolist() == np.bincount(codes.latents[codes.weights > 0], minlength=48).tolist()

@@ -1,6 +1,8 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -70,6 +72,10 @@ def test_k_must_be_given_and_fit(module: SparseAutoEncoder, tmp_path: Path) -> N
         import_adapter(tmp_path / "weights.pth")
     with pytest.raises(ImportRefused, match="k is 41; it must be a whole number within 1 … 40"):
         import_adapter(tmp_path / "weights.pth", k=41)
+    for k in (3.0, "3", True):
+        with pytest.raises(ImportRefused, match="it must be a whole number"):
+            import_adapter(tmp_path / "weights.pth", k=k)  # type: ignore[arg-type]
+    assert import_adapter(tmp_path / "weights.pth", k=np.int64(3)).levels == (1, 2, 3)  # type: ignore[arg-type]
 
 
 class Payload:
@@ -135,3 +141,25 @@ def test_damaged_and_unknown_files_are_refused(module: SparseAutoEncoder, tmp_pa
     (tmp_path / "weights.bin").write_bytes(whole)
     with pytest.raises(ImportRefused, match="suffix"):
         import_adapter(tmp_path / "weights.bin", k=6)
+
+
+def test_wrappers_of_wrappers_are_taken_off(module: SparseAutoEncoder, tmp_path: Path) -> None:
+    """DataParallel within DistributedDataParallel writes its prefix twice."""
+    state = {f"module.module.{name}": tensor for name, tensor in module.state_dict().items()}
+    torch.save(state, tmp_path / "twice.pth")
+    assert_encodes_like(module, tmp_path / "twice.pth")
+
+
+@pytest.mark.parametrize("name", ["pre_bias", "encoder.weight"])
+@pytest.mark.parametrize(
+    "change",
+    [Tensor.to_sparse, lambda t: torch.quantize_per_tensor(t.detach(), 0.1, 0, torch.qint8)],
+    ids=["sparse", "quantised"],
+)
+def test_tensors_that_are_not_dense_are_refused(
+    name: str, change: Callable[[Tensor], Tensor], module: SparseAutoEncoder, tmp_path: Path
+) -> None:
+    """Pruned and quantised models are common; they must end in one line that says what to do."""
+    torch.save(module.state_dict() | {name: change(module.state_dict()[name])}, tmp_path / "other.pth")
+    with pytest.raises(ImportRefused, match=f"{name} must be dense|damaged or holds more"):
+        import_adapter(tmp_path / "other.pth", k=6)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sparse_encoder.models import SparseAutoEncoder
 
-from csr_model import CSRAdapter, ExportRefused
+from csr_model import CSRAdapter, CSRConfig, ExportRefused, fit
 from csr_model.interop import export_model, export_module
 from orchestration.data.catalog import MINILM_NAME, fetch_backbone
 from services.runtime.settings import load_settings
@@ -137,6 +138,21 @@ def test_module_alone_is_refused_for_normalised_rows(tmp_path: Path) -> None:
     with pytest.raises(ExportRefused, match="normalize is on"):
         export_module(make_adapter(normalize=True), tmp_path / "module")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mean", [100, 1000])
+def test_codes_that_float32_cannot_keep_are_refused(
+    mean: float, embeddings: np.ndarray, config: Callable[..., CSRConfig], tmp_path: Path
+) -> None:
+    """Far from the origin folding loses digits: the export would not be the adapter that it says it is."""
+    changes = {"normalize": False, "linear_map": "labels", "map_examples": 200, "gamma_labels": 1.0, "epochs": 1}
+    near, far = (
+        fit(rows, np.arange(320) % 4, config=config(**changes)).adapter for rows in (embeddings, embeddings + mean)
+    )
+    export_module(near, tmp_path / "near")
+    with pytest.raises(ExportRefused, match="folded codes of the reference embeddings differ by"):
+        export_module(far, tmp_path / "far")
+    assert not (tmp_path / "far").exists()
 
 
 def test_existing_path_is_refused(plain_adapter: CSRAdapter, module_folder: Path) -> None:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from csr_model.autoencoder import CSRAutoencoder
 from csr_model.errors import ExportRefused
-from csr_model.interop.folding import fold
+from csr_model.interop.folding import fold, folded_difference
+from tests.support.random_adapter import make_adapter, random_rows
 
 HALF_ULP = 2.0**-24
 
@@ -68,3 +69,13 @@ def test_weights_beyond_float32_are_refused() -> None:
     model = random_autoencoder(0, 1e3, 1e-37, mapped=False)
     with pytest.raises(ExportRefused, match="scale is"):
         fold(model)
+
+
+@pytest.mark.parametrize(("mapped", "normalize"), [(False, False), (True, False), (False, True), (True, True)])
+def test_difference_is_that_of_the_codes(mapped: bool, normalize: bool) -> None:
+    """The check before an export would let a wrong one pass, or refuse a right one."""
+    adapter, rows = make_adapter(normalize, mapped), torch.from_numpy(random_rows(100))
+    folded = fold(adapter.autoencoder)
+    assert folded_difference(adapter.autoencoder, folded, rows, 8) < 1e-6
+    moved = folded._replace(latent_bias=folded.latent_bias + 1e-3 * torch.arange(48))
+    assert 1e-3 < folded_difference(adapter.autoencoder, moved, rows, 8) < 0.1

@@ -235,3 +235,49 @@ def test_model_folders_with_another_shape_are_refused(plain_adapter: CSRAdapter,
     file.write_text(json.dumps([*modules[:-1], modules[-1] | {"type": "my_code.SparseAutoEncoder"}]))
     with pytest.raises(ImportRefused, match="exactly one SparseAutoEncoder"):
         import_adapter(tmp_path / "model")
+
+
+def insert_modules(model: Path, *kinds: str) -> None:
+    """Put modules before the autoencoder of an exported model."""
+    file = model / "modules.json"
+    modules = json.loads(file.read_text())
+    inserted = [
+        {"path": kind, "type": kind if "." in kind else f"sentence_transformers.models.{kind}"} for kind in kinds
+    ]
+    file.write_text(json.dumps([*modules[:-1], *inserted, modules[-1]]))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "normalizes"),
+    [(["Dropout"], True), (["Dropout", "Dropout"], True), (["Dense"], False), (["LayerNorm", "Dropout"], False)],
+    ids=str,
+)
+def test_what_follows_normalize_decides(kinds: list[str], normalizes: bool, tmp_path: Path) -> None:
+    """Dropout does nothing to a query; forgetting the Normalize before it would give other codes than the author's."""
+    export_model(make_adapter(normalize=True), tmp_path / "model", dense_backbone(tmp_path / "dense", normalize=True))
+    insert_modules(tmp_path / "model", *kinds)
+    assert import_adapter(tmp_path / "model").manifest.normalize == normalizes
+    insert_modules(tmp_path / "model", "my_code.Whitening")
+    with pytest.raises(ImportRefused, match=r"my_code\.Whitening stands between"):
+        import_adapter(tmp_path / "model")
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "null", "[" * 200_000], ids=len)
+def test_settings_that_are_none_are_refused(content: str, module_folder: Path, tmp_path: Path) -> None:
+    """A broken file in a download must end in one line, not in a traceback."""
+    export_model(make_adapter(normalize=True), tmp_path / "model", dense_backbone(tmp_path / "dense", normalize=False))
+    (tmp_path / "model" / "2_Normalize").mkdir()
+    for folder in (tmp_path / "model" / "2_Normalize", module_folder):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(ImportRefused, match=r"config\.json"):
+            import_adapter(folder if folder == module_folder else tmp_path / "model")
+
+
+def test_a_path_that_no_system_takes_is_refused(plain_adapter: CSRAdapter, tmp_path: Path) -> None:
+    """A forged modules.json must be refused like any other broken one."""
+    export_model(plain_adapter, tmp_path / "model", dense_backbone(tmp_path / "dense", normalize=False))
+    file = tmp_path / "model" / "modules.json"
+    modules = json.loads(file.read_text())
+    file.write_text(json.dumps([modules[0] | {"path": "a\0b"}, *modules[1:]]))
+    with pytest.raises(ImportRefused, match="not a list of modules"):
+        import_adapter(tmp_path / "model")
