@@ -20,7 +20,7 @@ from csr_model import metrics
 from csr_model.batches import Pairs
 from csr_model.collectives import from_first_rank
 from csr_model.config import CSRConfig
-from csr_model.embeddings import summarize
+from csr_model.embeddings import spread_rows, summarize
 from csr_model.errors import InvalidTrainingData
 from csr_model.supervision import usable_labels, usable_pairs
 from csr_model.training import Training
@@ -223,4 +223,5 @@ def _paired_probe(embeddings: Array, pairs: Pairs, mask: Array) -> _Probe:
 
 def _sample(rows: Array, count: int) -> Array:
     """Return at most `count` of the rows, spread evenly."""
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(np.int64)] if len(rows) else rows
+    chosen: Array = rows[spread_rows(len(rows), count)]
+    return chosen

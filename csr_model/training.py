@@ -22,7 +22,7 @@ from csr_model.collectives import rank, sum_over_ranks, world_size
 from csr_model.config import CSRConfig
 from csr_model.dead_latents import DeadLatents
 from csr_model.dropout import dropout_factors
-from csr_model.embeddings import checked_rows, summarize
+from csr_model.embeddings import checked_rows, spread_rows, summarize
 from csr_model.epoch_report import EpochReport
 from csr_model.errors import InvalidTrainingData, ResumeMismatch, TrainingDiverged
 from csr_model.linear_map import learn_linear_map
@@ -264,7 +264,7 @@ class Training:
         return checked_rows(self.embeddings[rows], self.config.input_dim)
 
     def _sample_rows(self) -> Tensor:
-        rows = np.linspace(0, self.summary.rows - 1, min(self.summary.rows, _USAGE_ROWS)).astype(np.int64)
+        rows = spread_rows(self.summary.rows, _USAGE_ROWS)
         return checked_rows(self.embeddings[rows], self.config.input_dim)
 
     def _set_learning_rate(self) -> float:

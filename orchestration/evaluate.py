@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csr_model import Codes, CSRAdapter, metrics
-from csr_model.errors import ArtifactCorrupt
+from csr_model.errors import ArtifactCorrupt, InvalidVector
 from orchestration.data.sets import EmbeddedSet
 from orchestration.evaluate_answers import NEIGHBOURS_MAX, Answers, RankingQuality, Rows, Scores
 from orchestration.evaluate_labels import Vectors, probe_hits, v_measure
@@ -67,9 +67,9 @@ def measure(
     scores: Scores = {f"dense_{name}": values for name, values in dense.items()}
     judge = _Judge(adapter, data, answers, scores, max(k_query for k_query, _ in ks))
     searches = [judge.search(pair) for pair in ks]
-    missed = adapter.reconstruction_nmse(data.queries.embeddings)
+    missed = _missed(adapter, data)
     both = sorted((search for search in searches if search.k_query == search.k_docs), key=lambda search: search.k_docs)
-    levels = tuple(judge.level(search, missed[search.k_docs]) for search in both)
+    levels = tuple(judge.level(search, missed.get(search.k_docs)) for search in both)
     dense_probe, dense_v_measure = judge.labels_told(judge.unit_documents, judge.unit_queries, "dense_linear_probe")
     evaluation = Evaluation(
         fingerprint=adapter.fingerprint,
@@ -92,6 +92,13 @@ def measure(
 def default_ks(levels: Sequence[int]) -> list[KPair]:
     """Return each level on both sides, then thin documents under fat queries: k_max asks every smaller level."""
     return [(k, k) for k in levels] + [(levels[-1], k) for k in levels[:-1]]
+
+
+def _missed(adapter: CSRAdapter, data: EmbeddedSet) -> dict[int, float]:
+    try:
+        return adapter.reconstruction_nmse(data.queries.embeddings)
+    except InvalidVector:  # they were encoded, so each by itself is valid: all are alike
+        return {}
 
 
 class _Judge:
@@ -130,7 +137,7 @@ class _Judge:
             exactness=self._forward.exactness(hits, *ks),
         )
 
-    def level(self, search: SearchQuality, nmse: float) -> LevelQuality:
+    def level(self, search: SearchQuality, nmse: float | None) -> LevelQuality:
         """Measure the codes themselves at the k of a search."""
         k, rows = search.k_docs, len(self._documents.latents)
         stored, asked = self._documents.prefix(k), self._queries.prefix(k)

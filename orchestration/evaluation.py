@@ -45,7 +45,7 @@ class LevelQuality:
         search: With this k on both sides.
         linear_probe: Accuracy of a logistic regression on document codes over query codes; None without labels.
         v_measure: Of a clustering of the query codes into as many clusters as labels; None without labels.
-        nmse: Σ‖x' − x̂‖² / Σ‖x' − x̄'‖² over the queries' embeddings.
+        nmse: Σ‖x' − x̂‖² / Σ‖x' − x̄'‖² over the queries' embeddings; None where these are all alike.
         dead_share: Share of latents that no query uses.
         posting_skew: Σ p_j² over documents, p_j the share of them under latent j: postings met per query and
             document; k²/h if use were even.
@@ -56,7 +56,7 @@ class LevelQuality:
     search: SearchQuality
     linear_probe: float | None
     v_measure: float | None
-    nmse: float
+    nmse: float | None
     dead_share: float
     posting_skew: float
     bytes_per_vector: float

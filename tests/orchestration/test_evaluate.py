@@ -160,7 +160,8 @@ def test_levels_get_better_with_k_and_dense_is_the_measure(by_label: Measured) -
     evaluation = by_label.evaluation
     assert [level.k for level in evaluation.levels] == [2, 4, 8]
     assert [(search.k_query, search.k_docs) for search in evaluation.asymmetric] == [(8, 2), (8, 4)]
-    errors = [level.nmse for level in evaluation.levels]
+    errors = [level.nmse or 0.0 for level in evaluation.levels]
+    assert all(errors)
     assert errors == sorted(errors, reverse=True)
     first, last = evaluation.levels[0].search, evaluation.levels[-1].search
     assert last.reranked.known()["recall"] > first.hits.known()["recall"]
@@ -231,6 +232,7 @@ def test_few_rows_and_one_label_are_enough(adapters: list[CSRAdapter]) -> None:
     evaluation = evaluate(adapters[0], tiny)
     assert evaluation.dense.one_nn in (0.0, 1.0)
     assert evaluation.levels[0].v_measure == 1.0
+    assert evaluation.levels[0].nmse is None
     alike = replace(documents, labels=np.full(7, 5))
     one_label = replace(tiny, train=alike, documents=alike, queries=replace(queries, labels=np.array([5])))
     assert evaluate(adapters[0], one_label, [(8, 8)]).levels[0].linear_probe == 1.0
