@@ -55,7 +55,7 @@ def kannolo(cut: Cut) -> list[Engine]:
             answer_all=answer_all,
             build_seconds=seconds,
             bytes=index.space_usage_bytes(),
-            settings=lambda: f"m {_NEIGHBOURS}, ef of construction {_EF_CONSTRUCTION}, {THREADS} threads build",
+            settings=lambda: f"m {_NEIGHBOURS}, ef {_EF_CONSTRUCTION} for construction",
         )
 
     return [with_candidates(ef) for ef in KANNOLO_EF]
@@ -77,8 +77,8 @@ def seismic(cut: Cut) -> list[Engine]:
         index = module.SeismicIndexRaw.build(str(file), n_postings=_SEISMIC_POSTINGS)
     seconds = time.perf_counter() - started
     with _quiet():
-        index.save(str(file))
-    held = sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*.seismic"))
+        index.save(str(Path(folder.name) / "index"))
+    held = sum(path.stat().st_size for path in Path(folder.name).glob("index*"))
 
     def with_latents(count: int) -> Engine:
         def answer_all(chosen: Rows, threads: int) -> object:
@@ -94,9 +94,7 @@ def seismic(cut: Cut) -> list[Engine]:
             answer_all=answer_all,
             build_seconds=seconds,
             bytes=held,
-            settings=lambda: (
-                f"{_SEISMIC_POSTINGS} postings, heap factor {_SEISMIC_HEAP_FACTOR}, {THREADS} threads build"
-            ),
+            settings=lambda: f"{_SEISMIC_POSTINGS} postings, heap factor {_SEISMIC_HEAP_FACTOR}",
             close=folder.cleanup,
         )
 
@@ -138,9 +136,7 @@ def faiss_hnsw(cut: Cut) -> list[Engine]:
             answer_all=answer_all,
             build_seconds=seconds,
             bytes=documents.nbytes + 4 * index.hnsw.neighbors.size(),
-            settings=lambda: (
-                f"m {_NEIGHBOURS}, ef {FAISS_EF}, of construction {_EF_CONSTRUCTION}, {THREADS} threads build"
-            ),
+            settings=lambda: f"m {_NEIGHBOURS}, ef {FAISS_EF}, {_EF_CONSTRUCTION} for construction",
         )
     ]
 

@@ -91,7 +91,9 @@ def is_ours(found: Measured) -> bool:
 
 def _exactness(outcome: Outcome) -> Bar:
     cells = [found for cell in outcome.cells for found in cell.engines if is_ours(found)]
-    same = [found.identical for found in (*outcome.levels, *([outcome.ten_million] if outcome.ten_million else []))]
+    same = [found.identical for found in outcome.levels]
+    if outcome.ten_million is not None:
+        same.append(outcome.ten_million.identical)
     recalls = [found.recall if found.identical else min(found.recall, 0.9999) for found in cells] + [
         1.0 if identical else 0.0 for identical in same
     ]
@@ -155,13 +157,14 @@ def _levels(outcome: Outcome) -> list[Bar]:
 
 def _writing(outcome: Outcome) -> list[Bar]:
     found = outcome.writing
+    slowed, rate = (None, None) if found is None else (found.busy_p99_ms / found.quiet_p99_ms, found.upserts_per_second)
     return [
-        Bar("p99 during upserts over quiet p99", 4, False, found and found.busy_p99_ms / found.quiet_p99_ms),
+        Bar("p99 during upserts over quiet p99", 4, False, slowed),
         Bar(
             "upserts meanwhile, aimed at 10,000/s",
             9_500,
             True,
-            None if found is None else found.upserts_per_second,
+            rate,
             "/s",
         ),
     ]
@@ -169,9 +172,10 @@ def _writing(outcome: Outcome) -> list[Bar]:
 
 def _ten_million(outcome: Outcome) -> list[Bar]:
     found = outcome.ten_million
+    steady, most = (None, None) if found is None else (found.steady_bytes / GB, found.merge_bytes / GB)
     return [
-        Bar("10M, k = 32: resident, steady", 5, False, found and found.steady_bytes / GB, " GB"),
-        Bar("10M, k = 32: resident, most while filling and merging", 7, False, found and found.merge_bytes / GB, " GB"),
+        Bar("10M, k = 32: resident, steady", 5, False, steady, " GB"),
+        Bar("10M, k = 32: resident, most while filling and merging", 7, False, most, " GB"),
     ]
 
 

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.index_search import approximate, exact, oracle, ours
 from benchmarks.index_search.codes import TOP_N, Cut, SearchSet
 from benchmarks.index_search.engines import THREADS, Engine, NotInstalled
-from benchmarks.index_search.oracle import Judge, Truth
+from benchmarks.index_search.oracle import Truth
 from benchmarks.index_search.timing import Latencies, queries_per_second, take_turns, warm_up
 
 WARM_UP_QUERIES = 200
@@ -156,11 +156,11 @@ def _build(cut: Cut, builds: Mapping[str, Build], say: Say) -> tuple[list[Engine
     engines: list[Engine] = []
     missing = {}
     for name, build in ALL.items():
-        if name not in builds:
-            missing[name] = "left out at this size and k, because building takes minutes"
-            continue
-        if cut.dense is None and name in OVER_EMBEDDINGS:
+        if name in OVER_EMBEDDINGS and cut.dense is None:
             missing[name] = "codes were drawn directly, there are no embeddings"
+            continue
+        if name not in builds:
+            missing[name] = "does not depend on k" if name in EXACT else "left out here, because building takes long"
             continue
         try:
             engines += build(cut)
@@ -194,10 +194,8 @@ def _measured(cut: Cut, engine: Engine, found: Latencies, batch_rate: float, tru
 
 
 def _recall(cut: Cut, engine: Engine, found: Latencies, truth: dict[int, Truth]) -> float:
-    judge = Judge(cut)
-    return float(
-        np.mean([judge.recall(query, engine.rows(answer), truth[query]) for query, answer in found.answers.items()])
-    )
+    answers = found.answers.items()
+    return float(np.mean([oracle.recall(cut, query, engine.rows(answer), truth[query]) for query, answer in answers]))
 
 
 def _identical(found: Latencies, truth: dict[int, Truth]) -> bool:

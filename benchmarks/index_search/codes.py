@@ -69,11 +69,6 @@ class Cut:
             usage += np.bincount(self.latents[block][self.weights[block] > 0], minlength=self.hidden_dim)
         return float(np.sum((usage / len(self)) ** 2))
 
-    def prefix(self, k: int) -> "Cut":
-        """Return the same codes at a smaller k."""
-        documents = prefix_of(self.latents, self.weights, k)
-        return Cut(k, self.hidden_dim, *documents, *prefix_of(self.query_latents, self.query_weights, k), self.dense)
-
 
 @dataclass(frozen=True, eq=False)
 class SearchSet:

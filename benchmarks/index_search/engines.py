@@ -5,13 +5,16 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from benchmarks.index_search.codes import Rows
 
 THREADS = len(os.sched_getaffinity(0))
+
+AnswerAll: TypeAlias = Callable[[Rows, int], object]
+"""(query rows, threads) → nothing of interest."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Engine:
         exact: Whether it finds the best documents by construction.
         answer: Query row → answer in the engine's own form, on one thread.
         rows: Answer → rows of documents, best first.
-        answer_all: (query rows, threads) → nothing of interest.
+        answer_all: Answers many queries.
         build_seconds: From codes or embeddings in arrays to an index that answers, on all threads that it uses.
         bytes: Held, or None where it cannot be told.
         settings: What was chosen for it, or by it.
@@ -36,7 +39,7 @@ class Engine:
     exact: bool
     answer: Callable[[int], Any]
     rows: Callable[[Any], list[int]]
-    answer_all: Callable[[Rows, int], object]
+    answer_all: AnswerAll
     build_seconds: float
     bytes: int | None
     settings: Callable[[], str] = str
@@ -59,7 +62,7 @@ def package(module: str, requirement: str) -> Any:
         raise NotInstalled(f"not installed (pip install {requirement})") from error
 
 
-def over_threads(work: Callable[[Rows], object]) -> Callable[[Rows, int], object]:
+def over_threads(work: Callable[[Rows], object]) -> AnswerAll:
     """Return what runs `work` on equal shares of the queries, a thread each."""
 
     def run(queries: Rows, threads: int) -> object:

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from benchmarks.index_search.codes import TOP_N, Cut, Dense, Floats, Rows, blocks, flat
-from benchmarks.index_search.engines import THREADS, Engine, over_threads, package
+from benchmarks.index_search.engines import THREADS, AnswerAll, Engine, over_threads, package
 
 SCIPY = "scipy CSR·CSC"
 QDRANT = "qdrant-edge"
@@ -28,7 +29,7 @@ def scipy_product(cut: Cut) -> list[Engine]:
     seconds = time.perf_counter() - started
     asked = _rows_of(cut)
 
-    def answer(query: int) -> Rows:
+    def answer(query: int) -> Any:
         product = asked[query] @ documents
         return _best(product.indices, product.data)
 
@@ -96,7 +97,7 @@ def dense_product(cut: Cut) -> list[Engine]:
     """Multiply the embeddings with the query's and select; BLAS on one thread, or all for many queries."""
     dense = _dense_of(cut)
 
-    def answer(query: int) -> Rows:
+    def answer(query: int) -> Any:
         scores = dense.documents @ dense.queries[query]
         return _best(None, scores)
 
@@ -107,9 +108,7 @@ def dense_product(cut: Cut) -> list[Engine]:
         with threadpool_limits(threads, user_api="blas"):
             return _in_steps(share, 32)(queries)
 
-    return [
-        Engine(NUMPY, "embeddings", True, answer, list, answer_all, 0.0, dense.documents.nbytes, lambda: _size(dense))
-    ]
+    return [_over_embeddings(NUMPY, dense, answer, answer_all)]
 
 
 def faiss_flat(cut: Cut) -> list[Engine]:
@@ -120,7 +119,7 @@ def faiss_flat(cut: Cut) -> list[Engine]:
     """
     faiss, dense = package("faiss", "faiss-cpu"), _dense_of(cut)
 
-    def answer(query: int) -> Rows:
+    def answer(query: int) -> Any:
         return _faiss_search(dense.queries[query : query + 1])[0]
 
     def _faiss_search(queries: Floats) -> Any:
@@ -134,11 +133,7 @@ def faiss_flat(cut: Cut) -> list[Engine]:
             faiss.omp_set_num_threads(1)
 
     faiss.omp_set_num_threads(1)
-    return [
-        Engine(
-            FAISS_FLAT, "embeddings", True, answer, list, answer_all, 0.0, dense.documents.nbytes, lambda: _size(dense)
-        )
-    ]
+    return [_over_embeddings(FAISS_FLAT, dense, answer, answer_all)]
 
 
 def _dense_of(cut: Cut) -> Dense:
@@ -146,8 +141,10 @@ def _dense_of(cut: Cut) -> Dense:
     return cut.dense
 
 
-def _size(dense: Dense) -> str:
-    return f"d = {dense.documents.shape[1]}, float32"
+def _over_embeddings(name: str, dense: Dense, answer: Callable[[int], Any], answer_all: AnswerAll) -> Engine:
+    """Return an engine for which nothing is built."""
+    size = f"d = {dense.documents.shape[1]}, float32"
+    return Engine(name, "embeddings", True, answer, list, answer_all, 0.0, dense.documents.nbytes, lambda: size)
 
 
 def _rows_of(cut: Cut) -> list[Any]:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -67,12 +67,12 @@ def _encode(name: str, source: Source, folder: Path, say: Callable[[str], None])
     pairs = None if source.pairs is None else (source.pairs[:, 0], source.pairs[:, 1])
     result = fit(source.train, labels=source.labels, pairs=pairs, ids=source.ids, seed=_SEED)
     adapter = result.adapter
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, rows in (("document", source.documents), ("query", source.queries)):
         codes = adapter.encode(rows, K_STORED)
         kept = stored(codes.latents, codes.weights, adapter.hidden_dim)
         arrays |= {f"{part}_latents": kept.latents, f"{part}_weights": kept.weights}
-    np.savez(folder / "codes.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(folder / "codes.npz", **arrays)
     recipe = f"csr_model.fit, seed {_SEED}" + (f", {result.choice.name}" if result.choice else "")
     (folder / "codes.json").write_text(json.dumps({"hidden_dim": adapter.hidden_dim, "recipe": recipe}) + "\n")
 

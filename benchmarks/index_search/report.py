@@ -22,8 +22,8 @@ Made by `python -m benchmarks.index`. Ten hits a query. Trust ratios within a ru
 - **Recall**: share of the ten best documents that are found, by brute force in integers over the stored codes; for
   engines over embeddings, by exact dense search. Ours must have every id, score and place of the brute force.
 - Ours gets arrays and checks and rounds them within its time; the others get queries in their own form, made before.
-- **Built/s**: documents, from codes or embeddings in arrays to an index that answers; other packages on all threads. Bytes are those
-  of all arrays, ids included, or as the package tells, or of its file.
+- **Built/s**: documents, from codes or embeddings in arrays to an index that answers; other packages on all threads.
+  Bytes are those of all arrays, ids included, or as the package tells, or of its file.
 - Σp² is the number of postings that a query touches per document; k²/h if all latents were used alike.
 """
 

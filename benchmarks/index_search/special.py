@@ -107,7 +107,7 @@ def levels(found: SearchSet, queries: int, count: int | None = None) -> Levels:
     warm_up(answer, range(_WARM_UP_QUERIES))
     latencies = take_turns(answer, timed)
     truths = {
-        "level": oracle.answers(wide.prefix(NARROW_K), np.array(timed)),
+        "level": oracle.answers(wide, np.array(timed), NARROW_K),
         "native": oracle.answers(narrow, np.array(timed)),
     }
     p50 = {name: latencies[name].milliseconds(50) for name in engines}

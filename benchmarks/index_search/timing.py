@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.index_search.engines import AnswerAll
+
 SLOW_SECONDS = 0.05
 """Engines that need longer for a query answer every SLOW_STRIDE-th only."""
 SLOW_STRIDE = 20
 _WARM_UP_SECONDS = 3.0
-_BATCH_SECONDS = 1.0
+_BATCH_SECONDS = 0.25
 _BATCH_QUERIES_MAX = 2_000
 _BATCH_ROUNDS = 3
 
 Answer = Callable[[int], Any]
-AnswerAll = Callable[[np.ndarray[Any, np.dtype[np.int64]], int], object]
 
 
 @dataclass
