@@ -50,8 +50,9 @@ class Blocks(NamedTuple):
 class Norms(NamedTuple):
     """Norms √Σd̂² of every row's prefix.
 
-    rows: u16 [levels, n], rounded down, at most 65,535. blocks: float32 [levels, blocks], 1 / the least norm of a
-    row with a code, rounded up; 0 where there is none. greatest, least: float64 [levels], of all rows with a code; 1 where there are none.
+    rows: u16 [levels, n], rounded down, at most 65,535. blocks: float32 [levels, blocks], 1 / the least norm of a row
+    with a code, rounded up; 0 where there is none. greatest, least: float64 [levels], over all rows with a code; 1
+    where there is none.
     """
 
     rows: U16

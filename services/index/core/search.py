@@ -130,8 +130,8 @@ def _search_one(
         scoring.unload(query)
     order, offsets, text = hits.ranked(best, filled)
     names = text.tobytes()
-    ends = pairwise(offsets.tolist())
-    return [(names[begin:end].decode(), score) for (begin, end), score in zip(ends, best.scores[order].tolist())]
+    scores = best.scores[order].tolist()
+    return [(names[at:end].decode(), score) for (at, end), score in zip(pairwise(offsets.tolist()), scores, strict=True)]
 
 
 def _documents(rows: Rows, allowed: Words, k_docs: int) -> Documents:
