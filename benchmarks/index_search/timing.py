@@ -14,7 +14,7 @@ SLOW_SECONDS = 0.05
 """Engines that need longer for a query answer every SLOW_STRIDE-th only."""
 SLOW_STRIDE = 20
 _WARM_UP_SECONDS = 3.0
-_BATCH_SECONDS = 0.25
+_BATCH_SECONDS = 0.15
 _BATCH_QUERIES_MAX = 2_000
 _BATCH_ROUNDS = 3
 
