@@ -1,9 +1,11 @@
 """Latency of every engine on every set, and how it grows with the number of documents."""
 
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from benchmarks.index_search.cells import Cell, Measured
 from benchmarks.index_search.ours import OURS
@@ -43,31 +45,33 @@ def _latency(outcome: Outcome) -> Figure | None:
     axes.invert_yaxis()
     _style(axes, f"ms a query, median, one thread, k = {_K}, 10 hits", "x")
     axes.set_xscale("log")
+    axes.legend(frameon=False, fontsize="small")
     axes.set_title("blue ours, orange exact, green approximate, grey over embeddings", loc="left", fontsize="small")
     return figure
 
 
 def _growth(outcome: Outcome) -> Figure | None:
     sets = list(dict.fromkeys(cell.set_name for cell in outcome.cells))
-    grown = {name: _cells_by_size(outcome, name) for name in sets}
-    grown = {name: cells for name, cells in grown.items() if len(cells) > 1}
+    grown = {name: cells for name in sets if len(cells := _cells_by_size(outcome, name)) > 1}
     if not grown:
         return None
-    figure = Figure(figsize=(4.6 * len(grown) + 1, 4.2), layout="constrained")
-    for place, (name, cells) in enumerate(grown.items(), 1):
-        axes = figure.add_subplot(1, len(grown), place)
-        # Engines that ran at one size alone have no growth to show.
-        for engine in dict.fromkeys(line.engine for cell in cells for line in cell.engines):
+    names = list(dict.fromkeys(line.engine for cells in grown.values() for cell in cells for line in cell.engines))
+    figure = Figure(figsize=(4.2 * len(grown) + 2.2, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(grown), squeeze=False, sharey=True)[0]
+    for axes, (name, cells) in zip(panels, grown.items(), strict=True):
+        for number, engine in enumerate(names):
             points = [(cell.documents, line.p50_ms) for cell in cells if (line := cell.engine(engine)) is not None]
-            if len(points) > 1:
-                axes.plot(*zip(*points, strict=True), marker="o", linewidth=2 if engine == OURS else 1, label=engine)
+            x, y = zip(*points, strict=True) if points else ((), ())
+            style = {"color": f"C{number % 10}", "linewidth": 2.5 if engine == OURS else 1, "markersize": 4}
+            axes.plot(x, y, "o-" if number < 10 else "s--", label=engine, **style)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel("documents")
+        axes.set_xticks([cell.documents for cell in cells], [f"{cell.documents:,}" for cell in cells])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(name, loc="left")
-        _style(axes, "", "y")
-        if place == 1:
-            axes.set_ylabel(f"ms a query, median, k = {_K}")
+        _style(axes, "documents", "both")
+    panels[0].set_ylabel(f"ms a query, median, one thread, k = {_K}")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize="small")
     return figure
 
 
@@ -84,10 +88,8 @@ def _colour(line: Measured) -> str:
     return _EXACT if line.exact else _APPROXIMATE
 
 
-def _style(axes: Axes, label: str, grid: str) -> None:
-    if label:
-        axes.set_xlabel(label)
-    axes.grid(axis="both" if grid == "y" else "x", color="#dddddd", linewidth=0.6)
+def _style(axes: Axes, label: str, grid: Literal["x", "both"]) -> None:
+    axes.set_xlabel(label)
+    axes.grid(axis=grid, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small")
