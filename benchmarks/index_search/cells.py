@@ -134,6 +134,8 @@ def compare(
 
 def measure(cut: Cut, engines: Sequence[Engine], queries: int, say: Say) -> list[Measured]:
     """Warm up, time in turns, time batches, judge."""
+    if len(cut.query_latents) < WARM_UP_QUERIES + queries:
+        raise ValueError(f"{len(cut.query_latents)} queries are too few to time {queries} after {WARM_UP_QUERIES}")
     timed = list(range(WARM_UP_QUERIES, WARM_UP_QUERIES + queries))
     answer = {engine.name: engine.answer for engine in engines}
     slow = warm_up(answer, range(WARM_UP_QUERIES))

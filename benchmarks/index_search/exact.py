@@ -1,10 +1,8 @@
 """Other exact engines: scipy's sparse product, qdrant-edge, and dense search of the embeddings."""
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +48,7 @@ def qdrant_edge(cut: Cut) -> list[Engine]:
         NotInstalled: the package is missing.
     """
     qdrant = package("qdrant_edge", "qdrant-edge-py")
-    folder = Path(tempfile.mkdtemp(prefix="qdrant-edge-"))
+    folder = tempfile.TemporaryDirectory(prefix="qdrant-edge-")
     documents = flat(cut.latents, cut.weights)
     started = time.perf_counter()
     optimizers = qdrant.EdgeOptimizersConfig(default_segment_number=1, max_segment_size=1 << 30, indexing_threshold=1)
@@ -60,7 +58,7 @@ def qdrant_edge(cut: Cut) -> list[Engine]:
         wal_enabled=False,
         max_search_threads=THREADS,
     )
-    shard = qdrant.EdgeShard.create(str(folder), config)
+    shard = qdrant.EdgeShard.create(folder.name, config)
     for block in blocks(len(cut), _POINTS_PER_CALL):
         rows = range(block.start, block.stop)
         points = [qdrant.Point(row, {"code": _vector(qdrant, documents, row)}) for row in rows]
@@ -75,7 +73,7 @@ def qdrant_edge(cut: Cut) -> list[Engine]:
 
     def close() -> None:
         shard.close()
-        shutil.rmtree(folder)
+        folder.cleanup()
 
     return [
         Engine(
