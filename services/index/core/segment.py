@@ -1,6 +1,8 @@
 """A sealed, immutable segment: rows in code order and everything that search derives from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,15 @@ class Segment:
         """Return the row of each wanted id, -1 where the segment has none."""
         return ids.find_rows(self.slots, self.rows.ids.flat, self.rows.ids.offsets, wanted.flat, wanted.offsets)
 
+    def derived(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that a snapshot stores besides the rows, by name, always the same ones."""
+        return {
+            "squares": self.squares,
+            "starts": self.starts,
+            "posting-rows": self.posting_rows,
+            "posting-weights": self.posting_weights,
+        }
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -64,27 +75,27 @@ def build(rows: Rows, hidden_dim: int, levels: tuple[int, ...]) -> Segment:
     leading = [rows.latents[:, rank] for rank in range(min(_ORDER_LATENTS, rows.latents.shape[1]))]
     ordered = rows.take(np.lexsort(leading[::-1]))
     steps = np.array(levels, np.int64)
-    postings = kernels.build_postings(ordered.latents, ordered.weights, steps, hidden_dim)
-    return assemble(ordered, kernels.prefix_squares(ordered.weights, steps), *postings)
+    starts, posting_rows, posting_weights = kernels.build_postings(ordered.latents, ordered.weights, steps, hidden_dim)
+    derived: dict[str, NDArray[Any]] = {
+        "squares": kernels.prefix_squares(ordered.weights, steps),
+        "starts": starts,
+        "posting-rows": posting_rows,
+        "posting-weights": posting_weights,
+    }
+    return assemble(ordered, derived, hidden_dim, levels)
 
 
-def assemble(
-    rows: Rows,
-    squares: NDArray[np.int64],
-    starts: NDArray[np.uint32],
-    posting_rows: NDArray[np.uint16],
-    posting_weights: NDArray[np.uint16],
-) -> Segment:
+def assemble(rows: Rows, derived: Mapping[str, NDArray[Any]], hidden_dim: int, levels: tuple[int, ...]) -> Segment:
     """Make a segment from its stored arrays."""
-    slots = ids.build_table(rows.ids.flat, rows.ids.offsets)
+    squares = derived["squares"]
     least = tuple(int(np.min(level, initial=1 << 62, where=level > 0)) for level in squares)
     return Segment(
         rows,
         squares,
-        starts,
-        posting_rows,
-        posting_weights,
-        slots,
+        derived["starts"],
+        derived["posting-rows"],
+        derived["posting-weights"],
+        ids.build_table(rows.ids.flat, rows.ids.offsets),
         tuple(1 if square == 1 << 62 else square for square in least),
         tuple(int(level.max()) for level in squares),
     )
