@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.index.core import bits, segment
+from services.index.core.bits import Words
 from services.index.core.code import levels
 from services.index.core.columns import Column, KeywordColumn, ScalarColumn
 from services.index.core.errors import CorruptSnapshot, SnapshotExists, UnsupportedSnapshot
@@ -35,7 +36,6 @@ FORMAT: Final = "csr-index"
 FORMAT_VERSION: Final = 2
 """2 has positions, and derives other arrays from the rows than 1."""
 _MANIFEST: Final = "manifest.json"
-_DERIVED: Final = "derived-"
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -111,8 +111,11 @@ def load(path: Path, known: StoredArrays) -> Snapshot:
             raise CorruptSnapshot(
                 f"{path / _MANIFEST} counts {entry['documents']} documents, not {bits.count(arrays['alive'])}"
             )
-        restore = _rebuilt if body["format_version"] < FORMAT_VERSION else _restored
-        parts.append(restore(arrays, declared, body["hidden_dim"], levels(body["k_max"])))
+        rows = _rows(arrays, declared)
+        if body["format_version"] == FORMAT_VERSION:
+            parts.append(Part(segment.assemble(rows, arrays), arrays["alive"], entry["documents"]))
+        else:
+            parts.append(_rebuilt(rows, arrays["alive"], body["hidden_dim"], body["k_max"]))
     lsns = {int(partition): lsn for partition, lsn in body.get("lsns", {}).items()}
     return Snapshot(body["hidden_dim"], body["k_max"], declared, lsns, tuple(parts))
 
@@ -127,7 +130,7 @@ def _arrays(part: Part, declared: Declared) -> Arrays:
         "ids": rows.ids.flat,
         "id-offsets": rows.ids.offsets,
     }
-    arrays |= {f"{_DERIVED}{name}": array for name, array in part.segment.derived().items()}
+    arrays |= part.segment.derived()
     for number, name in enumerate(declared):
         column = rows.columns[name]
         if isinstance(column, ScalarColumn):
@@ -141,16 +144,9 @@ def _arrays(part: Part, declared: Declared) -> Arrays:
     return arrays
 
 
-def _restored(arrays: Arrays, declared: Declared, hidden_dim: int, steps: tuple[int, ...]) -> Part:
-    derived = {name.removeprefix(_DERIVED): arrays[name] for name in arrays if name.startswith(_DERIVED)}
-    built = segment.assemble(_rows(arrays, declared), derived, hidden_dim, steps)
-    return Part(built, arrays["alive"], bits.count(arrays["alive"]))
-
-
-def _rebuilt(arrays: Arrays, declared: Declared, hidden_dim: int, steps: tuple[int, ...]) -> Part:
+def _rebuilt(rows: Rows, alive: Words, hidden_dim: int, k_max: int) -> Part:
     """Return a part of an earlier format: its documents are as today's, what is derived from them is not."""
-    rows = _rows(arrays, declared)
-    built = segment.build(rows.take(bits.rows_of(arrays["alive"], len(rows))), hidden_dim, steps)
+    built = segment.build(rows.take(bits.rows_of(alive, len(rows))), hidden_dim, levels(k_max))
     return Part(built, bits.pack(np.ones(len(built), np.bool_)), len(built))
 
 

@@ -146,7 +146,7 @@ def test_segments_are_written_once(little: SparseIndex, tmp_path: Path) -> None:
     little.save(tmp_path / "second")
     shared = inodes(tmp_path / "first") & inodes(tmp_path / "second")
     names = {file.name for file in (tmp_path / "second").iterdir() if file.stat().st_ino in shared}
-    assert {"0000-latents.npy", "0000-ids.npy", "0001-weights.npy", "0001-derived-starts.npy"} <= names
+    assert {"0000-latents.npy", "0000-ids.npy", "0001-weights.npy", "0001-posting-starts.npy"} <= names
     assert not {name for name in names if name.startswith("0002") or name in ("0000-alive.npy", "manifest.json")}
     shutil.rmtree(tmp_path / "first")
     loaded = SparseIndex.load(tmp_path / "second")
