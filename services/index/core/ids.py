@@ -59,13 +59,16 @@ def _what_is_wrong(ids: Sequence[str]) -> str:
     raise AssertionError("an id was refused that is right")
 
 
-@compiled
 def new_table(capacity: int) -> Slots:
     """Return an open-addressing table with room for this many row numbers: a power of two of slots, -1 where free."""
-    size = 8
-    while size < 2 * capacity:
-        size *= 2
-    return np.full(size, -1, np.int32)
+    return np.full(1 << max(3, (2 * capacity - 1).bit_length()), -1, np.int32)
+
+
+def build_table(flat: Bytes, offsets: Numbers) -> Slots:
+    """Return the table of all rows; their ids are distinct."""
+    slots = new_table(len(offsets) - 1)
+    put_rows(slots, flat, offsets, 0, len(offsets) - 1)
+    return slots
 
 
 @compiled
@@ -86,14 +89,6 @@ def put_rows(slots: Slots, flat: Bytes, offsets: Numbers, begin: int, end: int) 
             slot = (slot + 1) & last
         slots[slot] = row
     return replaced
-
-
-@compiled
-def build_table(flat: Bytes, offsets: Numbers) -> Slots:
-    """Return the table of all rows; their ids are distinct."""
-    slots = new_table(len(offsets) - 1)
-    put_rows(slots, flat, offsets, 0, len(offsets) - 1)
-    return slots
 
 
 @compiled

