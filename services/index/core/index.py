@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from services.index.core import code, columns, explain, search, snapshot, statistics
+from services.index.core import code, columns, explain, planner, search, snapshot, statistics
 from services.index.core.code import Codes
 from services.index.core.errors import InvalidCode, InvalidIndex, InvalidRows, InvalidSearch
 from services.index.core.explain import Explanation
 from services.index.core.fields import Record, check_records, declare
 from services.index.core.ids import pack
 from services.index.core.limits import HIDDEN_DIM_MAX, K_MAX, PARTITION_MAX, TOP_N_MAX
+from services.index.core.planner import KERNELS, Kernel
 from services.index.core.rows import Rows
 from services.index.core.search import Hit, Options, Scratch
 from services.index.core.statistics import Statistics
@@ -123,6 +124,7 @@ class SparseIndex:
         partitions: Collection[int] | None = None,
         threads: int = 1,
         at: State | None = None,
+        kernel: Kernel | None = None,
     ) -> list[list[Hit]]:
         """Find the best documents for each query.
 
@@ -138,6 +140,7 @@ class SparseIndex:
             partitions: Only documents of these partitions.
             threads: Threads that share the queries; results are the same for any number.
             at: A state of this index to search instead of the latest.
+            kernel: Search segments with this kernel, whatever it costs; for tests and benchmarks.
 
         Returns:
             For each query its hits (id, score), best first; all queries see the same moment of the index.
@@ -145,7 +148,7 @@ class SparseIndex:
         Raises:
             InvalidCode, InvalidSearch, InvalidFilter, UnknownField.
         """
-        options = self._options(top_n, k, k_query, k_docs, min_score)
+        options = self._options(top_n, k, k_query, k_docs, min_score, kernel)
         _require_int("threads", threads, 1, 1_024)
         queries = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
         if where is not None:
@@ -180,7 +183,7 @@ class SparseIndex:
         Raises:
             InvalidId, InvalidCode, InvalidSearch.
         """
-        options = self._options(1, k, k_query, k_docs, None)
+        options = self._options(1, k, k_query, k_docs, None, None)
         query = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
         if len(query.latents) != 1:
             raise InvalidCode(f"latents must hold one query to explain, not {len(query.latents)}")
@@ -237,7 +240,13 @@ class SparseIndex:
         self._writer.apply(packed, Rows(*wide, packed, owners, columns.build(self.fields, records)))
 
     def _options(
-        self, top_n: int, k: int | None, k_query: int | None, k_docs: int | None, min_score: float | None
+        self,
+        top_n: int,
+        k: int | None,
+        k_query: int | None,
+        k_docs: int | None,
+        min_score: float | None,
+        kernel: Kernel | None,
     ) -> Options:
         _require_int("top_n", top_n, 1, TOP_N_MAX)
         if k is not None and (k_query is not None or k_docs is not None):
@@ -250,7 +259,10 @@ class SparseIndex:
         floor = 0.0 if min_score is None else min_score
         if isinstance(floor, bool) or not isinstance(floor, int | float) or not math.isfinite(floor):
             raise InvalidSearch(f"min_score must be a finite number, not {min_score!r}")
-        return Options(top_n, of_query, of_docs, self._levels.index(of_docs), max(float(floor), 0.0))
+        if kernel is not None and kernel not in KERNELS:
+            raise InvalidSearch(f"kernel must be one of {', '.join(KERNELS)}, not {kernel!r}")
+        chosen = planner.ANY if kernel is None else KERNELS.index(kernel)
+        return Options(top_n, of_query, of_docs, self._levels.index(of_docs), max(float(floor), 0.0), chosen)
 
 
 def _owners(partitions: ArrayLike | None, count: int) -> NDArray[np.uint16]:

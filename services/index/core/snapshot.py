@@ -101,11 +101,8 @@ def _arrays(part: Part, declared: Declared) -> Arrays:
         "partitions": rows.partitions,
         "ids": rows.ids.flat,
         "id-offsets": rows.ids.offsets,
-        "squares": part.segment.squares,
-        "starts": part.segment.starts,
-        "posting-rows": part.segment.posting_rows,
-        "posting-weights": part.segment.posting_weights,
     }
+    arrays |= part.segment.derived()
     for number, name in enumerate(declared):
         column = rows.columns[name]
         if isinstance(column, ScalarColumn):
@@ -127,8 +124,7 @@ def _part(arrays: Arrays, declared: Declared, documents: int) -> Part:
         arrays["partitions"],
         {name: _column(arrays, f"field{number}-") for number, name in enumerate(declared)},
     )
-    postings = arrays["starts"], arrays["posting-rows"], arrays["posting-weights"]
-    built = segment.assemble(rows, arrays["squares"], *postings)
+    built = segment.assemble(rows, arrays)
     if documents != bits.count(arrays["alive"]):
         raise CorruptSnapshot(f"the manifest counts {documents} documents, not {bits.count(arrays['alive'])}")
     return Part(built, arrays["alive"], documents)

@@ -1,0 +1,98 @@
+"""Scores of rows from their codes, exactly. Every other kernel ends here."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from services.index.core.bits import Words
+from services.index.core.compiled import compiled
+from services.index.core.hits import Hits, Names, offer
+from services.index.core.shapes import U16
+
+
+class Query(NamedTuple):
+    """One query's prefix.
+
+    latents, weights: u16 [active]. square: Σq̂². by_latent: u16 [h], its weights, to be looked up by latent.
+    floor: least score of a hit; 0 admits every score, which are all > 0.
+    """
+
+    latents: U16
+    weights: U16
+    square: int
+    by_latent: U16
+    floor: float
+
+
+class Documents(NamedTuple):
+    """The codes that a kernel scores.
+
+    latents, weights: u16 [n, k_max]. names: their ids. allowed: which rows may be found. k: latents of each in use.
+    """
+
+    latents: U16
+    weights: U16
+    names: Names
+    allowed: Words
+    k: int
+
+
+@compiled
+def load(latents: U16, weights: U16, by_latent: U16) -> tuple[int, int]:
+    """Write a stored code into by_latent, all 0 before; return how many latents it has, and Σŵ²."""
+    active, square = 0, np.int64(0)
+    while active < len(latents) and weights[active] > 0:
+        by_latent[latents[active]] = weights[active]
+        square += np.int64(weights[active]) * np.int64(weights[active])
+        active += 1
+    return active, square
+
+
+@compiled
+def unload(query: Query) -> None:
+    """Make by_latent all 0 again."""
+    for latent in query.latents:
+        query.by_latent[latent] = 0
+
+
+@compiled
+def is_allowed(allowed: Words, row: int) -> bool:
+    """Tell whether a row's bit is set."""
+    return bool((allowed[row >> 6] >> np.uint64(row & 63)) & np.uint64(1))
+
+
+@compiled
+def score_row(documents: Documents, query: Query, row: int, hits: Hits, filled: int) -> int:
+    """Offer one row's score, if it is > 0 and not below the floor; return how many hits there are."""
+    total, square = np.uint64(0), np.uint64(0)
+    for rank in range(documents.k):
+        weight = np.uint64(documents.weights[row, rank])
+        total += weight * np.uint64(query.by_latent[documents.latents[row, rank]])
+        square += weight * weight
+    if total == 0:
+        return filled
+    score = np.float64(total) / np.sqrt(np.float64(query.square) * np.float64(square))
+    if score < query.floor:
+        return filled
+    return offer(hits, filled, score, documents.names, row)
+
+
+@compiled
+def score_block(documents: Documents, query: Query, block: int, hits: Hits, filled: int) -> int:
+    """Offer the allowed rows of one block of 64."""
+    word = documents.allowed[block]
+    if word == 0:
+        return filled
+    begin = block * 64
+    for row in range(begin, min(begin + 64, len(documents.latents))):
+        if (word >> np.uint64(row - begin)) & np.uint64(1):
+            filled = score_row(documents, query, row, hits, filled)
+    return filled
+
+
+@compiled
+def score_all(documents: Documents, query: Query, hits: Hits, filled: int) -> int:
+    """Offer every allowed row: for rows without postings, and where few rows are allowed."""
+    for block in range((len(documents.latents) + 63) // 64):
+        filled = score_block(documents, query, block, hits, filled)
+    return filled
