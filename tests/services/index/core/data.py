@@ -7,7 +7,10 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-STYLES = ("skewed", "uniform", "clustered", "tied", "equal", "one-latent", "few-active", "tiny-weights", "some-empty")
+STYLES = (
+    *("skewed", "uniform", "clustered", "copied", "tied", "equal"),
+    *("one-latent", "few-active", "tiny-weights", "some-empty"),
+)
 _CLUSTER = 24
 """Codes of one cluster, on average."""
 
@@ -34,7 +37,7 @@ def codes(rng: np.random.Generator, style: str, count: int, hidden_dim: int, wid
     width = min(width, hidden_dim)
     latents = _latents(rng, count, hidden_dim, width, style)
     weights = _weights(rng, count, width, style)
-    if style == "equal":
+    if style in ("equal", "copied"):
         latents[:] = latents[:1]
     elif style == "one-latent":
         latents[:, 0], weights[:, 1:] = 0, 0.0
@@ -85,6 +88,9 @@ def _weights(rng: np.random.Generator, count: int, width: int, style: str) -> ND
         return np.ones((count, width))
     if style == "tied":
         return rng.integers(1, 4, (count, width)) / 2
+    if style == "copied":  # 64 copies of nearly equal codes: block bounds exceed the scores by their rounding only
+        distinct = np.arange(width, 0, -1) + rng.uniform(-0.2, 0.2, (count // 64 + 1, width))
+        return np.repeat(distinct, 64, axis=0)[:count]
     weights = rng.gamma(1.0, 1.0, (count, width)) + 1e-3
     if style == "tiny-weights":
         weights[:, width // 2 :] *= 1e-5

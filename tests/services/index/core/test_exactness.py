@@ -14,25 +14,25 @@ from tests.services.index.core.data import STYLES, Batch, codes, single, split
 
 GRID = [(k, dim) for k in (1, 4, 8, 16, 32, 64, 128) for dim in (16, 256, 4096, 65_536) if k <= dim]
 """Every k_max that CSR models use, at every hidden_dim that has as many latents."""
-QUERIES = 4
+ROWS, QUERIES = 1230, 4
 
 
 @pytest.fixture
 def small_segments() -> Iterator[None]:
     """Let few rows make a segment."""
-    with mock.patch.object(writer, "SEAL_ROWS", 100):
+    with mock.patch.object(writer, "SEAL_ROWS", 128):
         yield
 
 
 def filled(seed: int, style: str, hidden_dim: int, k_max: int) -> tuple[CheckedIndex, Batch]:
-    """Return two segments with some rows deleted or replaced and a memtable, and queries like the documents."""
+    """Return two segments (of many blocks, and of few) with rows deleted or replaced, a memtable, and queries."""
     rng = np.random.default_rng(seed)
-    documents, queries = split(codes(rng, style, 330 + QUERIES, hidden_dim, k_max), QUERIES)
-    names = [str(number) for number in rng.permutation(330)]
+    documents, queries = split(codes(rng, style, ROWS + QUERIES, hidden_dim, k_max), QUERIES)
+    names = [str(number) for number in rng.permutation(ROWS)]
     index = CheckedIndex(hidden_dim, k_max, {"rank": "int", "half": "bool"})
-    records = [{"rank": row, "half": row % 2 == 0} for row in range(330)]
-    partitions = [row % 3 for row in range(330)]
-    for begin, end in ((0, 129), (129, 257), (257, 290), (290, 330)):
+    records = [{"rank": row, "half": row % 2 == 0} for row in range(ROWS)]
+    partitions = [row % 3 for row in range(ROWS)]
+    for begin, end in ((0, 1025), (1025, 1163), (1163, 1200), (1200, ROWS)):
         rows = slice(begin, end)
         index.upsert(names[rows], documents[rows], records[rows], partitions[rows])
     index.delete(names[::9])
@@ -49,7 +49,7 @@ def test_every_k_gives_the_truncated_codes(k_max: int, hidden_dim: int, style: s
     for level in code.levels(k_max):
         index.check(queries, k=level)
     index.check(queries, top_n=1, k_docs=1)
-    index.check(queries, top_n=1000, k_query=k_max // 2 + 1, threads=(1, 8))
+    index.check(queries, top_n=1000, k_query=k_max // 2 + 1, threads=(8,))
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -93,7 +93,7 @@ def test_a_score_that_equals_min_score_is_a_hit(style: str) -> None:
 def test_filters_from_nothing_to_everything(style: str) -> None:
     """A selective filter takes another path through the index and would find other documents there."""
     index, queries = filled(3, style, 256, 16)
-    for below in (0, 1, 2, 17, 65, 140, 329, 1000):
+    for below in (0, 1, 2, 17, 65, 300, 1229, 5000):
         index.check(queries, top_n=20, where=Range("rank", lt=below))
     index.check(queries, where=Eq("half", True), partitions=[0, 2], k=4)
     for partitions in ([], [1], [0, 1, 2], [7]):
