@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.index.core.compiled import compiled
+from services.index.core.compiled import inlined
+from services.index.core.greatest import greatest
 from services.index.core.hits import Hits, threshold
-from services.index.core.postings import BLOCK, WINDOW, Norms, Postings
-from services.index.core.scoring import Documents, Query, is_allowed, score_row
+from services.index.core.postings import BLOCK, WINDOW, Norms, Postings, padded
+from services.index.core.scoring import Documents, Query, is_allowed, score_rows
 from services.index.core.shapes import I64, U16
 
 SAFE = 1 - 1e-9
@@ -37,7 +38,7 @@ def sums() -> Sums:
     return Sums(np.empty(WINDOW, np.uint16), np.empty(WINDOW // BLOCK, np.uint16))
 
 
-@compiled
+@inlined
 def accumulate(
     postings: Postings,
     norms: Norms,
@@ -57,34 +58,33 @@ def accumulate(
     windows = (count + WINDOW - 1) // WINDOW
     query_norm = np.sqrt(np.float64(query.square))
     step, factors = _factors(query, postings.units, query_norm * norms.greatest[level])
+    per_norm = query_norm / step * SAFE
+    least_norm = per_norm * norms.least[level]
     for window in range(windows):
         begin = window * WINDOW
         size = min(count - begin, WINDOW)
-        _add(postings, window, windows, levels, level, query.latents, factors, scratch.rows[:size])
+        _add(postings, window, windows, levels, level, query.latents, factors, scratch.rows[: padded(size)])
         for block in offered:
             first = block * BLOCK - begin
             scratch.rows[max(first, 0) : min(max(first + BLOCK, 0), size)] = 0
-        _block_maxima(scratch.rows[:size], scratch.blocks)
-        per_norm = query_norm / step * SAFE
-        if filled < len(hits.heap):
+        maxima = scratch.blocks[: padded(size) // BLOCK]
+        _block_maxima(scratch.rows, maxima)
+        if filled < len(hits.heap) or _reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _SEEDS:
             filled = _offer_best(documents, query, begin, size, scratch, hits, filled)
-        for block in range((size + BLOCK - 1) // BLOCK):
-            least = _least(hits, filled, query.floor, per_norm)
-            inverse = norms.blocks[level, (begin >> 6) + block]
-            if scratch.blocks[block] * np.float64(inverse) < least or scratch.blocks[block] == 0:
+        least = threshold(hits, filled, query.floor) * per_norm
+        for block in range(len(maxima)):
+            if maxima[block] == 0 or maxima[block] * np.float64(norms.blocks[level, (begin >> 6) + block]) < least:
                 continue
-            first = block * BLOCK
-            for row in range(first, min(first + BLOCK, size)):
-                bound = scratch.rows[row]
-                if bound and bound >= least * norms.rows[level, begin + row] and is_allowed(
-                    documents.allowed, begin + row
-                ):
-                    filled = score_row(documents, query, begin + row, hits, filled)
-                    least = _least(hits, filled, query.floor, per_norm)
+            for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
+                if scratch.rows[row] == 0 or scratch.rows[row] < least * norms.rows[level, begin + row]:
+                    continue
+                if is_allowed(documents.allowed, begin + row):
+                    filled = score_rows(documents, query, begin + row, begin + row + 1, hits, filled)
+                    least = threshold(hits, filled, query.floor) * per_norm
     return filled
 
 
-@compiled
+@inlined
 def _factors(query: Query, units: U16, most: float) -> tuple[float, I64]:
     """Return D, and for each latent q̂·unit·256 / D, rounded up; `most` is √(Σq̂² · max Σd̂²)."""
     active = len(query.latents)
@@ -99,7 +99,7 @@ def _factors(query: Query, units: U16, most: float) -> tuple[float, I64]:
     return step, factors
 
 
-@compiled
+@inlined
 def _add(
     postings: Postings, window: int, windows: int, levels: int, level: int, latents: U16, factors: I64, sums: U16
 ) -> None:
@@ -113,29 +113,27 @@ def _add(
             sums[rows[p]] += np.uint16((factor * np.uint32(weights[p]) + np.uint32(255)) >> np.uint32(8))
 
 
-@compiled
+@inlined
 def _block_maxima(sums: U16, maxima: U16) -> None:
-    whole = len(sums) // BLOCK
-    for block in range(whole):
-        part = sums[block * BLOCK : block * BLOCK + BLOCK]
-        greatest = np.uint16(0)
-        for i in range(BLOCK):
-            greatest = max(greatest, part[i])
-        maxima[block] = greatest
-    if whole * BLOCK < len(sums):
-        greatest = np.uint16(0)
-        for row in range(whole * BLOCK, len(sums)):
-            greatest = max(greatest, sums[row])
-        maxima[whole] = greatest
+    """Write the greatest of every 64 sums. Only in this very form does the compiler compare many at once."""
+    for block in range(len(maxima)):
+        most = np.uint16(0)
+        for row in range(block * BLOCK, block * BLOCK + BLOCK):
+            value = sums[row]
+            most = value if value > most else most
+        maxima[block] = most
 
 
-@compiled
-def _least(hits: Hits, filled: int, floor: float, per_norm: float) -> float:
-    """Return the least sum over norm of a row that can be among the best."""
-    return threshold(hits, filled, floor) * per_norm
+@inlined
+def _reaching(maxima: U16, least: float) -> int:
+    """Return how many maxima are not below the least."""
+    bound, count = np.uint16(min(least, _SUM_MAX)), 0
+    for block in range(len(maxima)):
+        count += int(maxima[block] >= bound)
+    return count
 
 
-@compiled
+@inlined
 def _offer_best(
     documents: Documents, query: Query, begin: int, size: int, scratch: Sums, hits: Hits, filled: int
 ) -> int:
@@ -143,9 +141,8 @@ def _offer_best(
 
     Their sums are cleared, so that no row is offered twice.
     """
-    missing = len(hits.heap) - filled
-    found = 0
-    best = _best_blocks(scratch.blocks[: (size + BLOCK - 1) // BLOCK], _SEEDS + missing // 16)
+    wanted, found = len(hits.heap), 0
+    best = greatest(scratch.blocks[: padded(size) // BLOCK], _SEEDS + wanted // 16)
     keys = np.empty(len(best) * BLOCK, np.uint32)
     for block in best:
         for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
@@ -153,21 +150,10 @@ def _offer_best(
                 keys[found] = (np.uint32(scratch.rows[row]) << np.uint32(16)) | np.uint32(row)
                 found += 1
     keys = keys[:found]
-    least = np.partition(keys, found - missing)[found - missing] if found > missing else np.uint32(0)
+    least = np.partition(keys, found - wanted)[found - wanted] if found > wanted else np.uint32(0)
     for key in keys:
         if key >= least:
-            row = np.int64(key & np.uint32(0xFFFF))
+            row = int(key & np.uint32(0xFFFF))
             scratch.rows[row] = 0
-            filled = score_row(documents, query, begin + row, hits, filled)
+            filled = score_rows(documents, query, begin + row, begin + row + 1, hits, filled)
     return filled
-
-
-@compiled
-def _best_blocks(maxima: U16, wanted: int) -> I64:
-    """Return the blocks with the greatest maxima, at most `wanted`, in any order."""
-    keys = np.empty(len(maxima), np.int64)
-    for block in range(len(maxima)):
-        keys[block] = (np.int64(maxima[block]) << 16) | block
-    if len(keys) > wanted:
-        keys = np.partition(keys, len(keys) - wanted)[len(keys) - wanted :]
-    return keys & 0xFFFF

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.index.core.compiled import compiled
+from services.index.core.compiled import compiled, inlined
 from services.index.core.limits import ID_BYTES_MAX
 from services.index.core.shapes import F64, I64, U8
 
@@ -35,13 +35,13 @@ def room(top_n: int) -> Hits:
     return Hits(np.empty(top_n, np.int64), np.empty(top_n), names, np.empty(top_n, np.int64))
 
 
-@compiled
+@inlined
 def threshold(hits: Hits, filled: int, floor: float) -> float:
     """Return the least score that can still be among the best, ties included."""
     return max(floor, hits.scores[hits.heap[0]]) if filled == len(hits.heap) else floor
 
 
-@compiled
+@inlined
 def offer(hits: Hits, filled: int, score: float, names: Names, row: int) -> int:
     """Take a row in if it is among the best; return how many there are now."""
     heap, begin, end = hits.heap, names.offsets[row], names.offsets[row + 1]
@@ -100,13 +100,13 @@ def ranked(hits: Hits, filled: int) -> tuple[I64, I64, U8]:
     return order, offsets, flat
 
 
-@compiled
+@inlined
 def _write(hits: Hits, slot: int, score: float, flat: U8, begin: int, end: int) -> None:
     hits.scores[slot], hits.lengths[slot] = score, end - begin
     hits.names[slot, : end - begin] = flat[begin:end]
 
 
-@compiled
+@inlined
 def _worse(hits: Hits, slot: int, other: int) -> bool:
     """Tell whether the hit in one slot comes after the hit in the other."""
     if hits.scores[slot] != hits.scores[other]:
@@ -114,7 +114,7 @@ def _worse(hits: Hits, slot: int, other: int) -> bool:
     return _precedes(hits.names[other], 0, hits.lengths[other], hits, slot)
 
 
-@compiled
+@inlined
 def _precedes(flat: U8, begin: int, end: int, hits: Hits, slot: int) -> bool:
     """Tell whether the id flat[begin:end] comes before the id in a slot."""
     length = hits.lengths[slot]

@@ -10,7 +10,7 @@ import numpy as np
 
 from services.index.core.accumulate import Sums, accumulate
 from services.index.core.block_max import Bounds, block_max
-from services.index.core.compiled import compiled
+from services.index.core.compiled import compiled, inlined
 from services.index.core.hits import Hits
 from services.index.core.postings import BLOCK, WINDOW, Blocks, Norms, Postings
 from services.index.core.scoring import Documents, Query, score_all
@@ -130,6 +130,12 @@ def search_sealed(
 
 
 @compiled
+def search_unsealed(documents: Documents, query: Query, hits: Hits, filled: int) -> int:
+    """Offer every allowed row of the memtable; return how many hits there are."""
+    return score_all(documents, query, hits, filled)
+
+
+@inlined
 def _costs(sealed: Sealed, rows: int, level: int, query: Query) -> tuple[float, float]:
     """Return nanoseconds of the accumulate kernel, and of all block bounds."""
     postings, entries = 0, 0
@@ -143,7 +149,7 @@ def _costs(sealed: Sealed, rows: int, level: int, query: Query) -> tuple[float, 
     return accumulating, rows / BLOCK * _NS_BLOCK + entries * _NS_ENTRY
 
 
-@compiled
+@inlined
 def _bucket(active: int) -> int:
     bucket = 0
     while active > 1:

@@ -52,7 +52,7 @@ def test_impossible_ids(untouched: SparseIndex, ids: Any, message: str) -> None:
         ({"fields": [{"public": 1}]}, errors.InvalidField, "'public' must be bool, not 1"),
         ({"fields": [{"tags": "x"}]}, errors.InvalidField, "'tags' must be keywords, not 'x'"),
         ({"fields": [{"tags": ["x", 1]}]}, errors.InvalidField, "'tags' must be keywords"),
-        (single([1] * 5, [1.0] * 5), errors.InvalidCode, "latents of row 0 must be at most 4"),
+        (single([0, 1, 2, 3, 4], [1.0] * 5), errors.InvalidCode, "latents of row 0 must be at most 4"),
         (single([8], [1.0]), errors.InvalidCode, r"latents of row 0 must lie in 0\.\.7"),
     ],
 )

@@ -97,7 +97,7 @@ def test_every_changed_truncated_or_missing_file_is_refused(index: SparseIndex, 
     folder = tmp_path / "snapshot"
     index.save(folder)
     names = [file.name for file in files(folder)]
-    assert len(names) == 49  # 24 arrays in each of two segments, and the manifest
+    assert len(names) == 51  # 25 arrays in each of two segments, and the manifest
     for file in files(folder):
         content = file.read_bytes()
         middle = len(content) // 2
