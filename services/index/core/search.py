@@ -130,8 +130,8 @@ def _search_one(
         scoring.unload(query)
     order, offsets, text = hits.ranked(best, filled)
     names = text.tobytes()
-    scores = best.scores[order].tolist()
-    return [(names[at:end].decode(), score) for (at, end), score in zip(pairwise(offsets.tolist()), scores, strict=True)]
+    ends, scores = pairwise(offsets.tolist()), best.scores[order].tolist()
+    return [(names[begin:end].decode(), score) for (begin, end), score in zip(ends, scores, strict=True)]
 
 
 def _documents(rows: Rows, allowed: Words, k_docs: int) -> Documents:
