@@ -23,4 +23,6 @@ def warm_up(json: Json = False) -> None:
     if json:
         print_json({"compiled": compiled, "cached": cached, "seconds": seconds, "folder": folder})
     else:
-        out.print(f"Compiled {compiled} kernels and read {cached} from the cache in {seconds:.1f} s: {folder}")
+        out.print(
+            f"Compiled {compiled} kernels and read {cached} from the cache in {seconds:.1f} s: {folder}", soft_wrap=True
+        )
