@@ -7,6 +7,7 @@ import pytest
 
 from services.index.core import errors
 from services.index.core.index import SparseIndex
+from tests.services.index.core.conftest import everything
 from tests.services.index.core.data import single
 
 CODE = single([1, 2], [1.0, 0.5])
@@ -121,12 +122,17 @@ def test_a_failure_inside_a_write_changes_nothing(
     def fail(*_: Any) -> None:
         raise MemoryError
 
-    index.upsert([f"{row}" for row in range(8_192)], np.tile([1], (8_192, 1)), np.ones((8_192, 1), np.float32))
-    before = index.ids()
+    def write(begin: int) -> None:
+        names = [f"{row}" for row in range(begin, begin + 8_192)]
+        index.upsert(names, np.tile([1], (8_192, 1)), np.ones((8_192, 1), np.float32))
+
+    write(0)
+    index.settle()
+    before = everything(index)
     with monkeypatch.context() as patched:
         patched.setattr(f"services.index.core.{failing}", fail)
         with pytest.raises(MemoryError):
-            index.delete([str(row) for row in range(4_096)])
-    assert index.ids() == before
-    index.upsert(["kept"], **CODE)
-    assert index.ids() == before
+            write(4_096)
+    assert everything(index) == before
+    write(4_096)
+    assert len(index) == 12_288 + 1
