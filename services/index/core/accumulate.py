@@ -18,7 +18,7 @@ from services.index.core.greatest import greatest
 from services.index.core.hits import Hits, threshold
 from services.index.core.postings import BLOCK, WINDOW, Norms, Postings, padded
 from services.index.core.scoring import Documents, Query, is_allowed, score_rows
-from services.index.core.shapes import I64, U16
+from services.index.core.shapes import F32, I64, U16
 
 SAFE = 1 - 1e-9
 """Keeps comparisons on the safe side of float64 rounding."""
@@ -72,16 +72,29 @@ def accumulate(
         if filled < len(hits.heap) or _reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _SEEDS:
             filled = _offer_best(documents, query, begin, size, scratch, hits, filled)
         least = threshold(hits, filled, query.floor) * per_norm
-        for block in range(len(maxima)):
-            if maxima[block] == 0 or maxima[block] * np.float64(norms.blocks[level, (begin >> 6) + block]) < least:
-                continue
-            for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
-                if scratch.rows[row] == 0 or scratch.rows[row] < least * norms.rows[level, begin + row]:
-                    continue
-                if is_allowed(documents.allowed, begin + row):
-                    filled = score_rows(documents, query, begin + row, begin + row + 1, hits, filled)
-                    least = threshold(hits, filled, query.floor) * per_norm
+        rows = _reaching_rows(documents, norms.blocks[level], norms.rows[level], begin, size, scratch, least)
+        filled = score_rows(documents, query, rows, hits, filled)
     return filled
+
+
+@inlined
+def _reaching_rows(
+    documents: Documents, block_norms: F32, row_norms: U16, begin: int, size: int, scratch: Sums, least: float
+) -> I64:
+    """Return the allowed rows of a window whose sum over norm is not below the least."""
+    rows, found = np.empty(BLOCK, np.int64), 0
+    for block in range(padded(size) // BLOCK):
+        most = scratch.blocks[block]
+        if most == 0 or most * np.float64(block_norms[(begin >> 6) + block]) < least:
+            continue
+        if found + BLOCK > len(rows):
+            rows = np.append(rows, np.empty_like(rows))
+        for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
+            bound = scratch.rows[row]
+            if bound and bound >= least * row_norms[begin + row] and is_allowed(documents.allowed, begin + row):
+                rows[found] = begin + row
+                found += 1
+    return rows[:found]
 
 
 @inlined
@@ -149,11 +162,9 @@ def _offer_best(
             if scratch.rows[row] and is_allowed(documents.allowed, begin + row):
                 keys[found] = (np.uint32(scratch.rows[row]) << np.uint32(16)) | np.uint32(row)
                 found += 1
-    keys = keys[:found]
-    least = np.partition(keys, found - wanted)[found - wanted] if found > wanted else np.uint32(0)
-    for key in keys:
-        if key >= least:
-            row = int(key & np.uint32(0xFFFF))
-            scratch.rows[row] = 0
-            filled = score_rows(documents, query, begin + row, begin + row + 1, hits, filled)
-    return filled
+    best = greatest(keys[:found], wanted)
+    for i in range(len(best)):
+        row = int(keys[best[i]] & np.uint32(0xFFFF))
+        scratch.rows[row] = 0
+        best[i] = begin + row
+    return score_rows(documents, query, best, hits, filled)

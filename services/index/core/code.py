@@ -180,16 +180,16 @@ def _check(
             return 0, 0.0, 2
         if rank > 0 and weight > weights[rank - 1]:
             return 0, 0.0, 3 if weights[rank - 1] == 0 else 4
-        if weight > 0:
-            if active == active_max:
-                return 0, 0.0, 5
-            if latents[rank] < 0 or latents[rank] >= hidden_dim:
-                return 0, 0.0, 6
-            if seen[latents[rank]]:
-                return 0, 0.0, 7
-            seen[latents[rank]] = True
-            active += 1
-            square += weight * weight
+        active += int(weight > 0)
+        square += weight * weight
+    if active > active_max:
+        return 0, 0.0, 5
+    for rank in range(active):
+        if latents[rank] < 0 or latents[rank] >= hidden_dim:
+            return 0, 0.0, 6
+        if seen[latents[rank]]:
+            return 0, 0.0, 7
+        seen[latents[rank]] = True
     for rank in range(active):
         seen[latents[rank]] = False
     return active, square, 0

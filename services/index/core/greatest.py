@@ -9,11 +9,16 @@ from services.index.core.compiled import inlined
 from services.index.core.shapes import I64
 
 _CHUNK: Final = 64
+_FEW: Final = 64
+"""So many are kept in order one by one; to keep more, sorting is cheaper."""
 
 
 @inlined
 def greatest(values: NDArray[Any], wanted: int) -> I64:
     """Return where the greatest values > 0 are, at most `wanted`, greatest first."""
+    if wanted > _FEW:
+        order = np.argsort(values)[::-1][:wanted]
+        return order[values[order] > 0]
     best, found = np.empty(wanted, np.int64), 0
     least = values.dtype.type(0)
     for begin in range(0, len(values) if wanted else 0, _CHUNK):

@@ -11,7 +11,7 @@ import numpy as np
 from services.index.core.accumulate import Sums, accumulate
 from services.index.core.block_max import Bounds, block_max
 from services.index.core.compiled import compiled, inlined
-from services.index.core.hits import Hits
+from services.index.core.hits import Hits, settle
 from services.index.core.postings import BLOCK, WINDOW, Blocks, Norms, Postings
 from services.index.core.scoring import Documents, Query, score_all
 from services.index.core.shapes import F64, I64, U32
@@ -126,13 +126,16 @@ def search_sealed(
     elif kernel == DIRECT:
         filled = score_all(documents, query, hits, filled)
     remembered.chosen[kernel] += 1
+    settle(hits, filled, documents.names)
     return filled
 
 
 @compiled
 def search_unsealed(documents: Documents, query: Query, hits: Hits, filled: int) -> int:
     """Offer every allowed row of the memtable; return how many hits there are."""
-    return score_all(documents, query, hits, filled)
+    filled = score_all(documents, query, hits, filled)
+    settle(hits, filled, documents.names)
+    return filled
 
 
 @inlined

@@ -8,7 +8,7 @@ from services.index.core.bits import Words
 from services.index.core.compiled import compiled, inlined
 from services.index.core.hits import Hits, Names, offer, threshold
 from services.index.core.postings import BLOCK
-from services.index.core.shapes import U16
+from services.index.core.shapes import I64, U16
 
 
 class Query(NamedTuple):
@@ -63,17 +63,11 @@ def is_allowed(allowed: Words, row: int) -> bool:
 
 
 @inlined
-def score_rows(documents: Documents, query: Query, begin: int, end: int, hits: Hits, filled: int) -> int:
-    """Offer the allowed rows of begin..end - 1 whose score is > 0 and not below the floor.
-
-    Returns:
-        How many hits there are.
-    """
-    latents, weights, allowed, by_latent = documents.latents, documents.weights, documents.allowed, query.by_latent
+def score_rows(documents: Documents, query: Query, rows: I64, hits: Hits, filled: int) -> int:
+    """Offer the scores of allowed rows that are > 0 and not below the floor; return how many hits there are."""
+    latents, weights, by_latent = documents.latents, documents.weights, query.by_latent
     least = threshold(hits, filled, query.floor)
-    for row in range(begin, end):
-        if not is_allowed(allowed, row):
-            continue
+    for row in rows:
         total, square = np.uint64(0), np.uint64(0)
         for rank in range(documents.k):
             weight = np.uint64(weights[row, rank])
@@ -91,10 +85,14 @@ def score_rows(documents: Documents, query: Query, begin: int, end: int, hits: H
 @inlined
 def score_block(documents: Documents, query: Query, block: int, hits: Hits, filled: int) -> int:
     """Offer the allowed rows of one block."""
-    if documents.allowed[block] == 0:
+    word = documents.allowed[block]
+    if word == 0:
         return filled
-    end = min((block + 1) * BLOCK, len(documents.latents))
-    return score_rows(documents, query, block * BLOCK, end, hits, filled)
+    rows, found = np.empty(BLOCK, np.int64), 0
+    for row in range(block * BLOCK, min((block + 1) * BLOCK, len(documents.latents))):
+        rows[found] = row
+        found += int((word >> np.uint64(row & 63)) & np.uint64(1))
+    return score_rows(documents, query, rows[:found], hits, filled)
 
 
 @inlined
