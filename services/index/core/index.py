@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from services.index.core import code, columns, planner, search, snapshot, statistics
+from services.index.core import code, columns, explain, planner, search, snapshot, statistics
 from services.index.core.code import Codes
-from services.index.core.errors import InvalidIndex, InvalidRows, InvalidSearch
+from services.index.core.errors import InvalidCode, InvalidIndex, InvalidRows, InvalidSearch
+from services.index.core.explain import Explanation
 from services.index.core.fields import Record, check_records, declare
 from services.index.core.ids import pack
 from services.index.core.limits import HIDDEN_DIM_MAX, K_MAX, PARTITION_MAX, TOP_N_MAX
@@ -160,6 +161,39 @@ class SparseIndex:
         state = self._writer.state if at is None else at
         allowed = search.allowed_rows(state, where, chosen)
         return search.search(state, queries, options, allowed, self._scratch, threads)
+
+    def explain(
+        self,
+        latents: ArrayLike,
+        weights: ArrayLike,
+        ids: Sequence[str],
+        k: int | None = None,
+        k_query: int | None = None,
+        k_docs: int | None = None,
+        at: State | None = None,
+    ) -> list[Explanation | None]:
+        """Say for one query which latents make up the scores of documents, found by a search or not.
+
+        Args:
+            latents: Integer [1, width].
+            weights: float32 [1, width], as `search`.
+            ids: Distinct ids of documents.
+            k: As `search`; so are k_query, k_docs and at. Hits of a search are explained by the same arguments, and
+                by the same state where writes go on.
+
+        Returns:
+            For each id its score and contributions, or None where there is no such document (any more).
+
+        Raises:
+            InvalidId, InvalidCode, InvalidSearch.
+        """
+        options = self._options(1, k, k_query, k_docs, None, None)
+        query = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
+        if len(query.latents) != 1:
+            raise InvalidCode(f"latents must hold one query to explain, not {len(query.latents)}")
+        prefix = code.with_width(query, options.k_query)
+        state = self._writer.state if at is None else at
+        return explain.explain(state, prefix, options.k_docs, pack(ids), self.hidden_dim)
 
     def save(
         self, path: str | os.PathLike[str], lsns: Mapping[int, int] | None = None, at: State | None = None
