@@ -4,11 +4,14 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numba
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+KERNELS: Final[list[Any]] = []
+"""Every kernel that Python calls, of the modules imported so far, as numba's dispatchers."""
 
 
 def _separate_cache() -> None:
@@ -29,7 +32,9 @@ _separate_cache()
 
 def compiled(function: Kernel) -> Kernel:
     """Compile a kernel that Python calls, and keep its machine code on disk."""
-    return cast(Kernel, numba.njit(nogil=True, cache=True)(function))
+    kernel = numba.njit(nogil=True, cache=True)(function)
+    KERNELS.append(kernel)
+    return cast(Kernel, kernel)
 
 
 def inlined(function: Kernel) -> Kernel:

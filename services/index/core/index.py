@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from services.index.core import code, columns, planner, search, snapshot, statistics
+from services.index.core import code, columns, explain, planner, search, snapshot, statistics
 from services.index.core.code import Codes
-from services.index.core.errors import InvalidIndex, InvalidRows, InvalidSearch
+from services.index.core.errors import InvalidCode, InvalidIndex, InvalidRows, InvalidSearch
+from services.index.core.explain import Explanation
 from services.index.core.fields import Record, check_records, declare
 from services.index.core.ids import pack
 from services.index.core.limits import HIDDEN_DIM_MAX, K_MAX, PARTITION_MAX, TOP_N_MAX
@@ -19,6 +20,7 @@ from services.index.core.planner import KERNELS, Kernel
 from services.index.core.rows import Rows
 from services.index.core.search import Hit, Options, Scratch
 from services.index.core.statistics import Statistics
+from services.index.core.stored import StoredArrays
 from services.index.core.where import Where, check
 from services.index.core.writer import State, Writer
 
@@ -53,6 +55,9 @@ class SparseIndex:
         self._levels = code.levels(k_max)
         self._scratch = Scratch(hidden_dim)
         self._writer = Writer(hidden_dim, k_max, self.fields)
+        self._stored = StoredArrays()
+        self.lsns: Mapping[int, int] = {}
+        """Positions in the log, by partition, that came with the snapshot; writes do not change them."""
 
     def upsert(
         self,
@@ -157,27 +162,83 @@ class SparseIndex:
         allowed = search.allowed_rows(state, where, chosen)
         return search.search(state, queries, options, allowed, self._scratch, threads)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def explain(
+        self,
+        latents: ArrayLike,
+        weights: ArrayLike,
+        ids: Sequence[str],
+        k: int | None = None,
+        k_query: int | None = None,
+        k_docs: int | None = None,
+        at: State | None = None,
+    ) -> list[Explanation | None]:
+        """Say for one query which latents make up the scores of documents, found by a search or not.
+
+        Args:
+            latents: Integer [1, width].
+            weights: float32 [1, width], as `search`.
+            ids: Distinct ids of documents.
+            k: As `search`; so are k_query, k_docs and at. Hits of a search are explained by the same arguments, and
+                by the same state where writes go on.
+
+        Returns:
+            For each id its score and contributions, or None where there is no such document (any more).
+
+        Raises:
+            InvalidId, InvalidCode, InvalidSearch.
+        """
+        options = self._options(1, k, k_query, k_docs, None, None)
+        query = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
+        if len(query.latents) != 1:
+            raise InvalidCode(f"latents must hold one query to explain, not {len(query.latents)}")
+        prefix = code.with_width(query, options.k_query)
+        state = self._writer.state if at is None else at
+        return explain.explain(state, prefix, options.k_docs, pack(ids), self.hidden_dim)
+
+    def save(
+        self, path: str | os.PathLike[str], lsns: Mapping[int, int] | None = None, at: State | None = None
+    ) -> None:
         """Write a snapshot of one moment into a new folder, complete or not at all; writes go on meanwhile.
+
+        Segments that an earlier snapshot on the same disk holds are not written again but hard-linked.
+
+        Args:
+            path: The folder.
+            lsns: Position in the log that the moment is at, by partition; kept for whoever loads it.
+            at: A state of this index to write instead of the latest.
 
         Raises:
             SnapshotExists: the path is taken.
         """
-        parts = self._writer.sealed(self._writer.state)
-        snapshot.save(Path(path), snapshot.Snapshot(self.hidden_dim, self.k_max, self.fields, parts))
+        parts = self._writer.sealed(self._writer.state if at is None else at)
+        saved = snapshot.Snapshot(self.hidden_dim, self.k_max, self.fields, lsns or {}, parts)
+        snapshot.save(Path(path), saved, self._stored)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SparseIndex":
-        """Read a snapshot, every byte verified.
+        """Map a snapshot into memory, every byte verified; its `lsns` are those that were saved.
+
+        The files must stay as they are while the index lives; they may be removed, though.
 
         Raises:
             CorruptSnapshot: files are missing, truncated or altered.
             UnsupportedSnapshot: written in a newer format.
         """
-        restored = snapshot.load(Path(path))
+        stored = StoredArrays()
+        restored = snapshot.load(Path(path), stored)
         index = cls(restored.hidden_dim, restored.k_max, restored.declared)
         index._writer = Writer(index.hidden_dim, index.k_max, index.fields, restored.parts)
+        index._stored = stored
+        index.lsns = restored.lsns
         return index
+
+    def settle(self) -> None:
+        """Wait until no segments are to be merged, as long as nobody writes; a merge that failed is tried again.
+
+        Raises:
+            Exception: what made a merge fail. Nothing is lost: the index answers and can be written to as before.
+        """
+        self._writer.settle()
 
     @property
     def state(self) -> State:
