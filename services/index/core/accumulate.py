@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.index.core.compiled import compiled
+from services.index.core.compiled import inlined
+from services.index.core.greatest import greatest
 from services.index.core.hits import Hits, threshold
-from services.index.core.postings import BLOCK, WINDOW, Norms, Postings
-from services.index.core.scoring import Documents, Query, is_allowed, score_row
-from services.index.core.shapes import I64, U16
+from services.index.core.postings import BLOCK, WINDOW, Norms, Postings, padded
+from services.index.core.scoring import Documents, Query, is_allowed, score_rows
+from services.index.core.shapes import F32, I64, U16
 
 SAFE = 1 - 1e-9
 """Keeps comparisons on the safe side of float64 rounding."""
@@ -26,18 +27,23 @@ _SEEDS = 4
 
 
 class Sums(NamedTuple):
-    """Scratch. rows: u16 [WINDOW], an upper bound of each row. blocks: u16 [WINDOW / 64], the greatest of a block."""
+    """Scratch.
+
+    rows: u16 [WINDOW], an upper bound of each row. blocks: u16 [WINDOW / 64], the greatest of a block. found: int64
+    [WINDOW], rows to be scored.
+    """
 
     rows: U16
     blocks: U16
+    found: I64
 
 
 def sums() -> Sums:
     """Return scratch for one thread."""
-    return Sums(np.empty(WINDOW, np.uint16), np.empty(WINDOW // BLOCK, np.uint16))
+    return Sums(np.empty(WINDOW, np.uint16), np.empty(WINDOW // BLOCK, np.uint16), np.empty(WINDOW, np.int64))
 
 
-@compiled
+@inlined
 def accumulate(
     postings: Postings,
     norms: Norms,
@@ -57,34 +63,44 @@ def accumulate(
     windows = (count + WINDOW - 1) // WINDOW
     query_norm = np.sqrt(np.float64(query.square))
     step, factors = _factors(query, postings.units, query_norm * norms.greatest[level])
+    per_norm = query_norm / step * SAFE
+    least_norm = per_norm * norms.least[level]
     for window in range(windows):
         begin = window * WINDOW
         size = min(count - begin, WINDOW)
-        _add(postings, window, windows, levels, level, query.latents, factors, scratch.rows[:size])
+        _add(postings, window, windows, levels, level, query.latents, factors, scratch.rows[: padded(size)])
         for block in offered:
             first = block * BLOCK - begin
             scratch.rows[max(first, 0) : min(max(first + BLOCK, 0), size)] = 0
-        _block_maxima(scratch.rows[:size], scratch.blocks)
-        per_norm = query_norm / step * SAFE
-        if filled < len(hits.heap):
+        maxima = scratch.blocks[: padded(size) // BLOCK]
+        _block_maxima(scratch.rows, maxima)
+        if filled < len(hits.heap) or _reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _SEEDS:
             filled = _offer_best(documents, query, begin, size, scratch, hits, filled)
-        for block in range((size + BLOCK - 1) // BLOCK):
-            least = _least(hits, filled, query.floor, per_norm)
-            inverse = norms.blocks[level, (begin >> 6) + block]
-            if scratch.blocks[block] * np.float64(inverse) < least or scratch.blocks[block] == 0:
-                continue
-            first = block * BLOCK
-            for row in range(first, min(first + BLOCK, size)):
-                bound = scratch.rows[row]
-                if bound and bound >= least * norms.rows[level, begin + row] and is_allowed(
-                    documents.allowed, begin + row
-                ):
-                    filled = score_row(documents, query, begin + row, hits, filled)
-                    least = _least(hits, filled, query.floor, per_norm)
+        least = threshold(hits, filled, query.floor) * per_norm
+        rows = _reaching_rows(documents, norms.blocks[level], norms.rows[level], begin, size, scratch, least)
+        filled = score_rows(documents, query, rows, hits, filled)
     return filled
 
 
-@compiled
+@inlined
+def _reaching_rows(
+    documents: Documents, block_norms: F32, row_norms: U16, begin: int, size: int, scratch: Sums, least: float
+) -> I64:
+    """Return the allowed rows of a window whose sum over norm is not below the least."""
+    rows, found = scratch.found, 0
+    for block in range(padded(size) // BLOCK):
+        most = scratch.blocks[block]
+        if most == 0 or most * np.float64(block_norms[(begin >> 6) + block]) < least:
+            continue
+        for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
+            bound = scratch.rows[row]
+            if bound and bound >= least * row_norms[begin + row] and is_allowed(documents.allowed, begin + row):
+                rows[found] = begin + row
+                found += 1
+    return rows[:found]
+
+
+@inlined
 def _factors(query: Query, units: U16, most: float) -> tuple[float, I64]:
     """Return D, and for each latent q̂·unit·256 / D, rounded up; `most` is √(Σq̂² · max Σd̂²)."""
     active = len(query.latents)
@@ -99,7 +115,7 @@ def _factors(query: Query, units: U16, most: float) -> tuple[float, I64]:
     return step, factors
 
 
-@compiled
+@inlined
 def _add(
     postings: Postings, window: int, windows: int, levels: int, level: int, latents: U16, factors: I64, sums: U16
 ) -> None:
@@ -113,29 +129,27 @@ def _add(
             sums[rows[p]] += np.uint16((factor * np.uint32(weights[p]) + np.uint32(255)) >> np.uint32(8))
 
 
-@compiled
+@inlined
 def _block_maxima(sums: U16, maxima: U16) -> None:
-    whole = len(sums) // BLOCK
-    for block in range(whole):
-        part = sums[block * BLOCK : block * BLOCK + BLOCK]
-        greatest = np.uint16(0)
-        for i in range(BLOCK):
-            greatest = max(greatest, part[i])
-        maxima[block] = greatest
-    if whole * BLOCK < len(sums):
-        greatest = np.uint16(0)
-        for row in range(whole * BLOCK, len(sums)):
-            greatest = max(greatest, sums[row])
-        maxima[whole] = greatest
+    """Write the greatest of every 64 sums. Only in this very form does the compiler compare many at once."""
+    for block in range(len(maxima)):
+        most = np.uint16(0)
+        for row in range(block * BLOCK, block * BLOCK + BLOCK):
+            value = sums[row]
+            most = value if value > most else most
+        maxima[block] = most
 
 
-@compiled
-def _least(hits: Hits, filled: int, floor: float, per_norm: float) -> float:
-    """Return the least sum over norm of a row that can be among the best."""
-    return threshold(hits, filled, floor) * per_norm
+@inlined
+def _reaching(maxima: U16, least: float) -> int:
+    """Return how many maxima are not below the least."""
+    bound, count = np.uint16(min(least, _SUM_MAX)), 0
+    for block in range(len(maxima)):
+        count += int(maxima[block] >= bound)
+    return count
 
 
-@compiled
+@inlined
 def _offer_best(
     documents: Documents, query: Query, begin: int, size: int, scratch: Sums, hits: Hits, filled: int
 ) -> int:
@@ -143,31 +157,20 @@ def _offer_best(
 
     Their sums are cleared, so that no row is offered twice.
     """
-    missing = len(hits.heap) - filled
-    found = 0
-    best = _best_blocks(scratch.blocks[: (size + BLOCK - 1) // BLOCK], _SEEDS + missing // 16)
-    keys = np.empty(len(best) * BLOCK, np.uint32)
-    for block in best:
+    wanted, found = len(hits.heap), 0
+    maxima = np.empty(padded(size) // BLOCK, np.int32)
+    for block in range(len(maxima)):
+        maxima[block] = scratch.blocks[block]
+    blocks = greatest(maxima, _SEEDS + wanted // 16)
+    values = np.empty(len(blocks) * BLOCK, np.int32)
+    for block in blocks:
         for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
             if scratch.rows[row] and is_allowed(documents.allowed, begin + row):
-                keys[found] = (np.uint32(scratch.rows[row]) << np.uint32(16)) | np.uint32(row)
+                values[found] = scratch.rows[row]
+                scratch.found[found] = begin + row
                 found += 1
-    keys = keys[:found]
-    least = np.partition(keys, found - missing)[found - missing] if found > missing else np.uint32(0)
-    for key in keys:
-        if key >= least:
-            row = np.int64(key & np.uint32(0xFFFF))
-            scratch.rows[row] = 0
-            filled = score_row(documents, query, begin + row, hits, filled)
-    return filled
-
-
-@compiled
-def _best_blocks(maxima: U16, wanted: int) -> I64:
-    """Return the blocks with the greatest maxima, at most `wanted`, in any order."""
-    keys = np.empty(len(maxima), np.int64)
-    for block in range(len(maxima)):
-        keys[block] = (np.int64(maxima[block]) << 16) | block
-    if len(keys) > wanted:
-        keys = np.partition(keys, len(keys) - wanted)[len(keys) - wanted :]
-    return keys & 0xFFFF
+    best = greatest(values[:found], wanted)
+    for i in range(len(best)):
+        best[i] = scratch.found[best[i]]
+        scratch.rows[best[i] - begin] = 0
+    return score_rows(documents, query, best, hits, filled)

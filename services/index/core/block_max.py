@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.index.core.compiled import compiled
+from services.index.core.compiled import inlined
+from services.index.core.greatest import greatest, heapify, pop
 from services.index.core.hits import Hits, threshold
 from services.index.core.postings import BLOCK, Blocks, Norms
 from services.index.core.scoring import Documents, Query, score_block
 from services.index.core.shapes import F32, I32, I64, U16
+
 SAFE = 1 - 2.0**-12
 """Keeps bounds on the safe side of float32 rounding: at most 256 latents times 9 levels additions of 2⁻²⁴ each."""
 _SEEDS = 4
-_CHUNK = 64
 
 
 class Bounds(NamedTuple):
@@ -31,11 +32,11 @@ class Bounds(NamedTuple):
 
 def bounds(blocks_max: int) -> Bounds:
     """Return scratch for one thread and segments of at most so many blocks."""
-    values = np.zeros(-(-blocks_max // _CHUNK) * _CHUNK, np.float32)
+    values = np.zeros(blocks_max, np.float32)
     return Bounds(values, values.view(np.int32))
 
 
-@compiled
+@inlined
 def block_max(
     blocks: Blocks,
     norms: Norms,
@@ -55,23 +56,22 @@ def block_max(
         scored, seeds included; and the seeds. With more than `most_visits` left, only the seeds were offered.
     """
     size = len(norms.blocks[level])
-    padded = (size + _CHUNK - 1) // _CHUNK * _CHUNK
-    _bound(blocks, norms.blocks[level], units, level, query, scratch.blocks[:padded])
+    _bound(blocks, norms.blocks[level], units, level, query, scratch.blocks[:size])
     query_norm = np.sqrt(np.float64(query.square))
     missing = len(hits.heap) - filled
-    seeds = _seeds(scratch.bits[:padded], _SEEDS + missing // BLOCK if missing else 0)
+    seeds = greatest(scratch.bits[:size], _SEEDS + missing // BLOCK if missing else 0)
     for block in seeds:
         filled = score_block(documents, query, block, hits, filled)
         scratch.blocks[block] = 0
     least = np.float32(threshold(hits, filled, query.floor) * query_norm * SAFE)
-    left = _count(scratch.blocks[:padded], least)
+    left = _count(scratch.blocks[:size], least)
     if left > most_visits:
         return filled, left, len(seeds), seeds
     visited = len(seeds)
-    keys = _reaching(scratch, padded, least, left)
-    keys.sort()
-    for i in range(left - 1, -1, -1):
-        block = keys[i] & 0xFFFF
+    keys = _reaching(scratch, size, least, left)
+    heapify(keys, left)
+    for waiting in range(left, 0, -1):
+        block = pop(keys, waiting) & 0xFFFF
         if scratch.blocks[block] < np.float32(threshold(hits, filled, query.floor) * query_norm * SAFE):
             break
         filled = score_block(documents, query, block, hits, filled)
@@ -79,7 +79,7 @@ def block_max(
     return filled, left, visited, seeds
 
 
-@compiled
+@inlined
 def _bound(blocks: Blocks, inverse_norms: F32, units: U16, level: int, query: Query, values: F32) -> None:
     levels = (len(blocks.starts) - 1) // len(units)
     values[:] = 0
@@ -94,17 +94,17 @@ def _bound(blocks: Blocks, inverse_norms: F32, units: U16, level: int, query: Qu
         values[block] *= inverse_norms[block]
 
 
-@compiled
-def _count(values: F32, least: float) -> int:
+@inlined
+def _count(values: F32, least: np.float32) -> int:
     """Return how many bounds are > 0 and not below the least."""
     count = 0
     for block in range(len(values)):
-        count += np.int64((values[block] >= least) & (values[block] > 0))
+        count += int((values[block] >= least) & (values[block] > 0))
     return count
 
 
-@compiled
-def _reaching(scratch: Bounds, size: int, least: float, count: int) -> I64:
+@inlined
+def _reaching(scratch: Bounds, size: int, least: np.float32, count: int) -> I64:
     """Return the bounds > 0 and not below the least, as bits, with their blocks in the low 16 bits."""
     keys, found = np.empty(count, np.int64), 0
     for block in range(size):
@@ -112,29 +112,3 @@ def _reaching(scratch: Bounds, size: int, least: float, count: int) -> I64:
             keys[found] = (np.int64(scratch.bits[block]) << 16) | block
             found += 1
     return keys
-
-
-@compiled
-def _seeds(bits: I32, wanted: int) -> I64:
-    """Return the blocks with the greatest bounds > 0, at most `wanted`, best first."""
-    best, found = np.empty(wanted, np.int64), 0
-    if wanted == 0:
-        return best
-    least = np.int32(0)
-    for begin in range(0, len(bits), _CHUNK):
-        greatest = np.int32(0)
-        for block in range(begin, begin + _CHUNK):
-            greatest = max(greatest, bits[block])
-        if greatest <= least:
-            continue
-        for block in range(begin, begin + _CHUNK):
-            if bits[block] > least:
-                place = min(found, wanted - 1)
-                found = min(found + 1, wanted)
-                while place > 0 and bits[best[place - 1]] < bits[block]:
-                    best[place] = best[place - 1]
-                    place -= 1
-                best[place] = block
-                if found == wanted:
-                    least = bits[best[wanted - 1]]
-    return best[:found]

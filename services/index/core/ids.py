@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.index.core.compiled import compiled
+from services.index.core.compiled import compiled, inlined
 from services.index.core.errors import InvalidId
 from services.index.core.limits import ID_BYTES_MAX
 from services.index.core.ragged import Ragged, ragged
@@ -108,7 +108,7 @@ def find_rows(slots: Slots, flat: Bytes, offsets: Numbers, wanted: Bytes, wanted
     return found
 
 
-@compiled
+@inlined
 def _hash(flat: Bytes, begin: int, end: int) -> int:
     """FNV-1a, 64 bit; its high bits are folded in because the table uses the low ones."""
     value = np.uint64(0xCBF29CE484222325)
@@ -117,7 +117,7 @@ def _hash(flat: Bytes, begin: int, end: int) -> int:
     return int((value ^ (value >> np.uint64(32))) & np.uint64(0x7FFFFFFF))
 
 
-@compiled
+@inlined
 def _equal(left: Bytes, begin: int, end: int, right: Bytes, right_begin: int, right_end: int) -> bool:
     if end - begin != right_end - right_begin:
         return False

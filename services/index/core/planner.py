@@ -10,8 +10,8 @@ import numpy as np
 
 from services.index.core.accumulate import Sums, accumulate
 from services.index.core.block_max import Bounds, block_max
-from services.index.core.compiled import compiled
-from services.index.core.hits import Hits
+from services.index.core.compiled import compiled, inlined
+from services.index.core.hits import Hits, settle
 from services.index.core.postings import BLOCK, WINDOW, Blocks, Norms, Postings
 from services.index.core.scoring import Documents, Query, score_all
 from services.index.core.shapes import F64, I64, U32
@@ -126,10 +126,19 @@ def search_sealed(
     elif kernel == DIRECT:
         filled = score_all(documents, query, hits, filled)
     remembered.chosen[kernel] += 1
+    settle(hits, filled, documents.names)
     return filled
 
 
 @compiled
+def search_unsealed(documents: Documents, query: Query, hits: Hits, filled: int) -> int:
+    """Offer every allowed row of the memtable; return how many hits there are."""
+    filled = score_all(documents, query, hits, filled)
+    settle(hits, filled, documents.names)
+    return filled
+
+
+@inlined
 def _costs(sealed: Sealed, rows: int, level: int, query: Query) -> tuple[float, float]:
     """Return nanoseconds of the accumulate kernel, and of all block bounds."""
     postings, entries = 0, 0
@@ -143,7 +152,7 @@ def _costs(sealed: Sealed, rows: int, level: int, query: Query) -> tuple[float, 
     return accumulating, rows / BLOCK * _NS_BLOCK + entries * _NS_ENTRY
 
 
-@compiled
+@inlined
 def _bucket(active: int) -> int:
     bucket = 0
     while active > 1:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from services.index.core.compiled import compiled
+from services.index.core.compiled import compiled, inlined
 from services.index.core.shapes import F32, F64, I64, U8, U16, U32
 
 WINDOW: Final = 1 << 16
@@ -50,13 +50,21 @@ class Blocks(NamedTuple):
 class Norms(NamedTuple):
     """Norms √Σd̂² of every row's prefix.
 
-    rows: u16 [levels, n], rounded down, at most 65,535. blocks: float32 [levels, blocks], 1 / the least norm of a
-    row with a code, rounded up; 0 where there is none. greatest: float64 [levels], at least 1.
+    rows: u16 [levels, n], rounded down, at most 65,535. blocks: float32 [levels, blocks], 1 / the least norm of a row
+    with a code, rounded up; 0 where there is none. greatest, least: float64 [levels], over all rows with a code; 1
+    where there is none.
     """
 
     rows: U16
     blocks: F32
     greatest: F64
+    least: F64
+
+
+@inlined
+def padded(count: int) -> int:
+    """Return a multiple of 64 that is not below the count."""
+    return (count + BLOCK - 1) // BLOCK * BLOCK
 
 
 @compiled
@@ -121,7 +129,7 @@ def build_blocks(latents: U16, weights: U16, levels: I64, units: U16) -> tuple[U
     return starts, numbers, rises
 
 
-@compiled
+@inlined
 def _rises(
     latents: U16,
     weights: U16,
@@ -169,19 +177,19 @@ def _rises(
         below[touched[i]], reached[touched[i]] = 0, 0
 
 
-@compiled
+@inlined
 def in_units(weight: int, unit: int) -> int:
     """Return the least number of units that is not below the weight: the only rounding of postings and maxima."""
-    return (np.int64(weight) + np.int64(unit) - 1) // np.int64(unit)
+    return int((np.int64(weight) + np.int64(unit) - 1) // np.int64(unit))
 
 
 @compiled
-def build_norms(weights: U16, levels: I64) -> tuple[U16, F32, F64]:
-    """Return the norms of rows and blocks as in `Norms`, and the greatest norm at each level, float64 [levels]."""
+def build_norms(weights: U16, levels: I64) -> tuple[U16, F32, F64, F64]:
+    """Return the arrays of `Norms` for codes [n, k_max]."""
     count = len(weights)
     of_rows = np.zeros((len(levels), count), np.uint16)
     of_blocks = np.zeros((len(levels), (count + BLOCK - 1) // BLOCK), np.float32)
-    greatest = np.zeros(len(levels), np.int64)
+    greatest, least = np.ones(len(levels)), np.full(len(levels), np.inf)
     for row in range(count):
         square, rank = np.int64(0), 0
         for level in range(len(levels)):
@@ -194,8 +202,8 @@ def build_norms(weights: U16, levels: I64) -> tuple[U16, F32, F64]:
                 # One step of float32 more than the nearest, so that 1 / norm is never rounded down.
                 inverse = np.float32(1 / norm) * np.float32(1 + 2**-22)
                 of_blocks[level, row // BLOCK] = max(of_blocks[level, row // BLOCK], inverse)
-            greatest[level] = max(greatest[level], square)
-    return of_rows, of_blocks, np.sqrt(np.maximum(greatest, 1).astype(np.float64))
+                greatest[level], least[level] = max(greatest[level], norm), min(least[level], norm)
+    return of_rows, of_blocks, greatest, np.minimum(least, greatest)
 
 
 def lengths(starts: U32, hidden_dim: int, levels: int) -> U32:

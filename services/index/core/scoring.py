@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from services.index.core.bits import Words
-from services.index.core.compiled import compiled
-from services.index.core.hits import Hits, Names, offer
-from services.index.core.shapes import U16
+from services.index.core.compiled import compiled, inlined
+from services.index.core.hits import Hits, Names, offer, threshold
+from services.index.core.postings import BLOCK
+from services.index.core.shapes import I64, U16
 
 
 class Query(NamedTuple):
@@ -45,7 +46,7 @@ def load(latents: U16, weights: U16, by_latent: U16) -> tuple[int, int]:
         by_latent[latents[active]] = weights[active]
         square += np.int64(weights[active]) * np.int64(weights[active])
         active += 1
-    return active, square
+    return active, int(square)
 
 
 @compiled
@@ -55,44 +56,48 @@ def unload(query: Query) -> None:
         query.by_latent[latent] = 0
 
 
-@compiled
+@inlined
 def is_allowed(allowed: Words, row: int) -> bool:
     """Tell whether a row's bit is set."""
     return bool((allowed[row >> 6] >> np.uint64(row & 63)) & np.uint64(1))
 
 
-@compiled
-def score_row(documents: Documents, query: Query, row: int, hits: Hits, filled: int) -> int:
-    """Offer one row's score, if it is > 0 and not below the floor; return how many hits there are."""
-    total, square = np.uint64(0), np.uint64(0)
-    for rank in range(documents.k):
-        weight = np.uint64(documents.weights[row, rank])
-        total += weight * np.uint64(query.by_latent[documents.latents[row, rank]])
-        square += weight * weight
-    if total == 0:
-        return filled
-    score = np.float64(total) / np.sqrt(np.float64(query.square) * np.float64(square))
-    if score < query.floor:
-        return filled
-    return offer(hits, filled, score, documents.names, row)
-
-
-@compiled
-def score_block(documents: Documents, query: Query, block: int, hits: Hits, filled: int) -> int:
-    """Offer the allowed rows of one block of 64."""
-    word = documents.allowed[block]
-    if word == 0:
-        return filled
-    begin = block * 64
-    for row in range(begin, min(begin + 64, len(documents.latents))):
-        if (word >> np.uint64(row - begin)) & np.uint64(1):
-            filled = score_row(documents, query, row, hits, filled)
+@inlined
+def score_rows(documents: Documents, query: Query, rows: I64, hits: Hits, filled: int) -> int:
+    """Offer the scores of allowed rows that are > 0 and not below the floor; return how many hits there are."""
+    latents, weights, by_latent = documents.latents, documents.weights, query.by_latent
+    least = threshold(hits, filled, query.floor)
+    for row in rows:
+        total, square = np.uint64(0), np.uint64(0)
+        for rank in range(documents.k):
+            weight = np.uint64(weights[row, rank])
+            total += weight * np.uint64(by_latent[latents[row, rank]])
+            square += weight * weight
+        if total == 0:
+            continue
+        score = np.float64(total) / np.sqrt(np.float64(query.square) * np.float64(square))
+        if score >= least:
+            filled = offer(hits, filled, score, documents.names, row)
+            least = threshold(hits, filled, query.floor)
     return filled
 
 
-@compiled
+@inlined
+def score_block(documents: Documents, query: Query, block: int, hits: Hits, filled: int) -> int:
+    """Offer the allowed rows of one block."""
+    word = documents.allowed[block]
+    if word == 0:
+        return filled
+    rows, found = np.empty(BLOCK, np.int64), 0
+    for row in range(block * BLOCK, min((block + 1) * BLOCK, len(documents.latents))):
+        rows[found] = row
+        found += int((word >> np.uint64(row & 63)) & np.uint64(1))
+    return score_rows(documents, query, rows[:found], hits, filled)
+
+
+@inlined
 def score_all(documents: Documents, query: Query, hits: Hits, filled: int) -> int:
     """Offer every allowed row: for rows without postings, and where few rows are allowed."""
-    for block in range((len(documents.latents) + 63) // 64):
+    for block in range((len(documents.latents) + BLOCK - 1) // BLOCK):
         filled = score_block(documents, query, block, hits, filled)
     return filled

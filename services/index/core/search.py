@@ -75,7 +75,9 @@ def allowed_rows(state: State, where: Where | None, partitions: Collection[int] 
         return alive[: len(packed)] & packed
 
     words = [restrict(part.alive, part.segment.rows) for part in state.parts]
-    return Allowed(tuple((allowed, bits.count(allowed)) for allowed in words), restrict(state.recent_alive, state.recent))
+    return Allowed(
+        tuple((allowed, bits.count(allowed)) for allowed in words), restrict(state.recent_alive, state.recent)
+    )
 
 
 def search(
@@ -123,13 +125,13 @@ def _search_one(
                 )
         if len(state.recent):
             documents = _documents(state.recent, allowed.recent, options.k_docs)
-            filled = scoring.score_all(documents, query, best, filled)
+            filled = planner.search_unsealed(documents, query, best, filled)
     finally:
         scoring.unload(query)
     order, offsets, text = hits.ranked(best, filled)
     names = text.tobytes()
-    ends = pairwise(offsets.tolist())
-    return [(names[begin:end].decode(), score) for (begin, end), score in zip(ends, best.scores[order].tolist())]
+    ends, scores = pairwise(offsets.tolist()), best.scores[order].tolist()
+    return [(names[begin:end].decode(), score) for (begin, end), score in zip(ends, scores, strict=True)]
 
 
 def _documents(rows: Rows, allowed: Words, k_docs: int) -> Documents:

@@ -57,6 +57,7 @@ class Segment:
             "norms": sealed.norms.rows,
             "block-norms": sealed.norms.blocks,
             "greatest-norms": sealed.norms.greatest,
+            "least-norms": sealed.norms.least,
             "slots": self.slots,
         }
 
@@ -97,6 +98,6 @@ def assemble(rows: Rows, derived: Mapping[str, NDArray[Any]]) -> Segment:
     """Make a segment from its rows and what `Segment.derived` returned of them."""
     by_latent = Postings(*(derived[f"posting-{name}"] for name in ("starts", "rows", "weights", "units")))
     blocks = Blocks(*(derived[f"block-{name}"] for name in ("starts", "numbers", "rises")))
-    norms = Norms(derived["norms"], derived["block-norms"], derived["greatest-norms"])
+    norms = Norms(*(derived[name] for name in ("norms", "block-norms", "greatest-norms", "least-norms")))
     sealed = Sealed(by_latent, derived["posting-lengths"], blocks, norms)
     return Segment(rows, sealed, derived["slots"], planner.memory(len(norms.greatest)))

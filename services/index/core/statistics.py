@@ -10,6 +10,7 @@ from services.index.core.bits import Words
 from services.index.core.compiled import compiled
 from services.index.core.planner import KERNELS, Kernel
 from services.index.core.scoring import is_allowed
+from services.index.core.shapes import I64, U16
 from services.index.core.writer import State
 
 
@@ -45,6 +46,7 @@ def count(state: State, hidden_dim: int, memtable_nbytes: int) -> Statistics:
     sources = [(part.segment.rows, part.alive) for part in state.parts] + [(state.recent, state.recent_alive)]
     for rows, alive in sources:
         _count_usage(rows.latents, rows.weights, alive, usage)
+    memories = [part.segment.memory for part in state.parts]
     documents = state.documents
     shares = usage / max(documents, 1)
     used = usage[usage > 0] / max(int(usage.sum()), 1)
@@ -58,13 +60,13 @@ def count(state: State, hidden_dim: int, memtable_nbytes: int) -> Statistics:
         unused_share=float(np.mean(usage == 0)),
         usage_entropy=float(-np.sum(used * np.log2(used))) + 0.0,
         posting_skew=float(np.sum(shares**2)),
-        kernels={name: sum(int(part.segment.memory.chosen[i]) for part in state.parts) for i, name in enumerate(KERNELS)},
-        blocks_visited=sum(int(part.segment.memory.visited[0]) for part in state.parts),
+        kernels={name: sum(int(memory.chosen[number]) for memory in memories) for number, name in enumerate(KERNELS)},
+        blocks_visited=sum(int(memory.visited[0]) for memory in memories),
     )
 
 
 @compiled
-def _count_usage(latents: NDArray[np.uint16], weights: NDArray[np.uint16], alive: Words, usage: NDArray[np.int64]) -> None:
+def _count_usage(latents: U16, weights: U16, alive: Words, usage: I64) -> None:
     """Add to usage[latent] the number of alive rows whose code has it."""
     for row in range(len(latents)):
         if not is_allowed(alive, row):
