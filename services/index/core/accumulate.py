@@ -27,15 +27,20 @@ _SEEDS = 4
 
 
 class Sums(NamedTuple):
-    """Scratch. rows: u16 [WINDOW], an upper bound of each row. blocks: u16 [WINDOW / 64], the greatest of a block."""
+    """Scratch.
+
+    rows: u16 [WINDOW], an upper bound of each row. blocks: u16 [WINDOW / 64], the greatest of a block. found: int64
+    [WINDOW], rows to be scored.
+    """
 
     rows: U16
     blocks: U16
+    found: I64
 
 
 def sums() -> Sums:
     """Return scratch for one thread."""
-    return Sums(np.empty(WINDOW, np.uint16), np.empty(WINDOW // BLOCK, np.uint16))
+    return Sums(np.empty(WINDOW, np.uint16), np.empty(WINDOW // BLOCK, np.uint16), np.empty(WINDOW, np.int64))
 
 
 @inlined
@@ -82,13 +87,11 @@ def _reaching_rows(
     documents: Documents, block_norms: F32, row_norms: U16, begin: int, size: int, scratch: Sums, least: float
 ) -> I64:
     """Return the allowed rows of a window whose sum over norm is not below the least."""
-    rows, found = np.empty(BLOCK, np.int64), 0
+    rows, found = scratch.found, 0
     for block in range(padded(size) // BLOCK):
         most = scratch.blocks[block]
         if most == 0 or most * np.float64(block_norms[(begin >> 6) + block]) < least:
             continue
-        if found + BLOCK > len(rows):
-            rows = np.append(rows, np.empty_like(rows))
         for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
             bound = scratch.rows[row]
             if bound and bound >= least * row_norms[begin + row] and is_allowed(documents.allowed, begin + row):
@@ -155,16 +158,19 @@ def _offer_best(
     Their sums are cleared, so that no row is offered twice.
     """
     wanted, found = len(hits.heap), 0
-    best = greatest(scratch.blocks[: padded(size) // BLOCK], _SEEDS + wanted // 16)
-    keys = np.empty(len(best) * BLOCK, np.uint32)
-    for block in best:
+    maxima = np.empty(padded(size) // BLOCK, np.int32)
+    for block in range(len(maxima)):
+        maxima[block] = scratch.blocks[block]
+    blocks = greatest(maxima, _SEEDS + wanted // 16)
+    values = np.empty(len(blocks) * BLOCK, np.int32)
+    for block in blocks:
         for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
             if scratch.rows[row] and is_allowed(documents.allowed, begin + row):
-                keys[found] = (np.uint32(scratch.rows[row]) << np.uint32(16)) | np.uint32(row)
+                values[found] = scratch.rows[row]
+                scratch.found[found] = begin + row
                 found += 1
-    best = greatest(keys[:found], wanted)
+    best = greatest(values[:found], wanted)
     for i in range(len(best)):
-        row = int(keys[best[i]] & np.uint32(0xFFFF))
-        scratch.rows[row] = 0
-        best[i] = begin + row
+        best[i] = scratch.found[best[i]]
+        scratch.rows[best[i] - begin] = 0
     return score_rows(documents, query, best, hits, filled)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from services.index.core.compiled import inlined
-from services.index.core.greatest import greatest
+from services.index.core.greatest import greatest, heapify, pop
 from services.index.core.hits import Hits, threshold
 from services.index.core.postings import BLOCK, Blocks, Norms
 from services.index.core.scoring import Documents, Query, score_block
@@ -69,9 +69,9 @@ def block_max(
         return filled, left, len(seeds), seeds
     visited = len(seeds)
     keys = _reaching(scratch, size, least, left)
-    keys.sort()
-    for i in range(left - 1, -1, -1):
-        block = keys[i] & 0xFFFF
+    heapify(keys, left)
+    for waiting in range(left, 0, -1):
+        block = pop(keys, waiting) & 0xFFFF
         if scratch.blocks[block] < np.float32(threshold(hits, filled, query.floor) * query_norm * SAFE):
             break
         filled = score_block(documents, query, block, hits, filled)

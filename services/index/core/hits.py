@@ -74,9 +74,10 @@ def settle(hits: Hits, filled: int, names: Names) -> None:
     for slot in range(filled):
         row = hits.rows[slot]
         if row >= 0:
-            begin, end = names.offsets[row], names.offsets[row + 1]
-            hits.lengths[slot], hits.rows[slot] = end - begin, -1
-            hits.names[slot, : end - begin] = names.flat[begin:end]
+            begin = names.offsets[row]
+            hits.lengths[slot], hits.rows[slot] = names.offsets[row + 1] - begin, -1
+            for i in range(hits.lengths[slot]):
+                hits.names[slot, i] = names.flat[begin + i]
 
 
 @compiled
@@ -91,7 +92,8 @@ def ranked(hits: Hits, filled: int) -> tuple[I64, I64, U8]:
         offsets[i + 1] = offsets[i] + hits.lengths[order[i]]
     flat = np.empty(offsets[filled], np.uint8)
     for i in range(filled):
-        flat[offsets[i] : offsets[i + 1]] = hits.names[order[i], : hits.lengths[order[i]]]
+        for j in range(hits.lengths[order[i]]):
+            flat[offsets[i] + j] = hits.names[order[i], j]
     return order, offsets, flat
 
 
