@@ -18,8 +18,9 @@ def warmup() -> None:
     weights = np.ones((count, 4), np.float32)
     index.upsert([f"sealed-{i}" for i in range(count)], latents, weights)
     index.upsert(["recent"], latents[:1], weights[:1], [{"word": "a"}])
-    index.search(latents[:1], weights[:1], 1)
-    index.search(latents[:1], weights[:1], 1, where=Eq("word", "a"))
+    for where in (None, Eq("word", "a")):
+        index.search(latents[:1], weights[:1], 1, where=where)
+    index.explain(latents[:1], weights[:1], ["recent"])
     index.explain(latents[:1], weights[:1], ["recent"])
     index.delete([f"sealed-{i}" for i in range(count // 2)])
     index.statistics()
