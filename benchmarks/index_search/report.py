@@ -9,15 +9,15 @@ from benchmarks.index_search.bars import GB, Bar, bars, planner_overhead
 from benchmarks.index_search.cells import Cell, Measured
 from benchmarks.index_search.ours import OURS
 from benchmarks.index_search.outcome import Outcome
-from benchmarks.index_search.timing import SLOW_SECONDS, SLOW_STRIDE
+from benchmarks.index_search.timing import SLOW_SECONDS, SLOW_TURNS, TURN, UNTIMED
 
 INTRODUCTION = f"""\
 # Index
 
 Made by `python -m benchmarks.index`. Ten hits a query. Trust ratios within a run more than times.
 
-- Engines take turns on each query, in rotating order; a turn begins with another query that is not timed. Engines
-  slower than {1_000 * SLOW_SECONDS:.0f} ms answer every {SLOW_STRIDE}th query only, without the other one before it.
+- Engines take turns of {TURN} queries, the same for all, in random order; a turn begins with {UNTIMED} others that are
+  not timed. Engines slower than {1_000 * SLOW_SECONDS:.0f} ms answer one query in {TURN * SLOW_TURNS} only.
 - **p50, p95, queries/s**: one query after the other on one thread. **Batch**: many at once on all threads.
 - **Recall**: share of the ten best documents that are found, by brute force in integers over the stored codes; for
   engines over embeddings, by exact dense search. Ours must have every id, score and place of the brute force.

@@ -11,8 +11,10 @@ import numpy as np
 from benchmarks.index_search.engines import AnswerAll
 
 SLOW_SECONDS = 0.05
-"""Engines that need longer for a query answer every SLOW_STRIDE-th only."""
-SLOW_STRIDE = 20
+"""Engines that need longer for a query answer one of TURN · SLOW_TURNS only."""
+SLOW_TURNS = 2
+TURN = 10
+UNTIMED = 3
 _WARM_UP_SECONDS = 3.0
 _BATCH_SECONDS = 0.15
 _BATCH_QUERIES_MAX = 2_000
@@ -56,33 +58,35 @@ def warm_up(engines: Mapping[str, Answer], queries: Sequence[int]) -> dict[str, 
 def take_turns(
     engines: Mapping[str, Answer], queries: Sequence[int], slow: Mapping[str, bool] | None = None
 ) -> dict[str, Latencies]:
-    """Time every engine on the same queries, one after the other on each query, in rotating order.
+    """Time every engine on the same queries: TURN of them in a row, then the next engine, in random order.
 
-    Each turn begins with another query that is not timed, so that an engine is measured with its own data in the
-    caches, as where it is the only one; without it, whoever runs after a search of gigabytes would pay for that.
+    A turn begins with UNTIMED other queries, so that an engine is measured with its own data in the caches, as where it
+    is the only one: right after a search of all embeddings, a query of a twentieth of a millisecond takes thrice that.
 
     Args:
         engines: Name → answers one query.
-        queries: Rows of queries.
-        slow: Names of engines that answer every SLOW_STRIDE-th query, and without another one before it.
+        queries: Rows of queries, at least UNTIMED.
+        slow: Names of engines that answer the first query of every SLOW_TURNS-th turn, and no others before it.
     """
     slow = slow or {}
     found = {name: Latencies() for name in engines}
-    order = list(engines)
+    # Not a rotation: in it an engine would always follow the same one, which may have left the same data in the caches.
+    random = np.random.default_rng(0)
     gc.collect()
     gc.freeze()  # the collector need not look at millions of ids again and again
-    for turn, query in enumerate(queries):
-        first = turn % len(order)
-        for name in order[first:] + order[:first]:
+    for turn, start in enumerate(range(0, len(queries), TURN)):
+        for name in random.permutation(list(engines)).tolist():
             if slow.get(name):
-                if turn % SLOW_STRIDE:
-                    continue
+                timed = queries[start : start + 1] if turn % SLOW_TURNS == 0 else ()
             else:
-                engines[name](queries[turn - 1])
-            started = time.perf_counter_ns()
-            answer = engines[name](query)
-            found[name].nanoseconds.append(time.perf_counter_ns() - started)
-            found[name].answers[query] = answer
+                timed = queries[start : start + TURN]
+                for before in range(start - UNTIMED, start):
+                    engines[name](queries[before])
+            for query in timed:
+                started = time.perf_counter_ns()
+                answer = engines[name](query)
+                found[name].nanoseconds.append(time.perf_counter_ns() - started)
+                found[name].answers[query] = answer
     gc.unfreeze()
     return found
 

@@ -1,5 +1,6 @@
 """The comparison of index engines: what it calls right, fast and reached."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -18,7 +19,7 @@ from benchmarks.index_search.outcome import Outcome
 from benchmarks.index_search.report import markdown
 from benchmarks.index_search.synthetic import BLOCK, Clustered, Unclustered, made
 from benchmarks.index_search.ten_million import ten_million
-from benchmarks.index_search.timing import SLOW_STRIDE, take_turns
+from benchmarks.index_search.timing import TURN, UNTIMED, take_turns
 
 HIDDEN_DIM, QUERIES = 64, WARM_UP_QUERIES + 12
 
@@ -147,16 +148,28 @@ def test_engines_take_turns() -> None:
     def engine(name: str) -> object:
         return lambda query: order.append((name, query))
 
-    found = take_turns({"a": engine("a"), "b": engine("b")}, [10, 11, 12])  # type: ignore[dict-item]
-    assert order == [
-        *[("a", 12), ("a", 10), ("b", 12), ("b", 10)],
-        *[("b", 10), ("b", 11), ("a", 10), ("a", 11)],
-        *[("a", 11), ("a", 12), ("b", 11), ("b", 12)],
-    ]
-    assert [len(latencies.nanoseconds) for latencies in found.values()] == [3, 3]
+    queries = range(100, 100 + 2 * TURN)
+    found = take_turns({"a": engine("a"), "b": engine("b")}, queries)  # type: ignore[dict-item]
+    size = UNTIMED + TURN
+    turns = [order[at : at + size] for at in range(0, len(order), size)]
+    asked = [[queries[at] for at in range(start - UNTIMED, start + TURN)] for start in (0, 0, TURN, TURN)]
+    assert [[query for _, query in turn] for turn in turns] == asked
+    assert all(len({name for name, _ in turn}) == 1 for turn in turns)
+    assert [{turns[at][0][0], turns[at + 1][0][0]} for at in (0, 2)] == [{"a", "b"}] * 2
+    assert [list(latencies.answers) for latencies in found.values()] == [list(queries)] * 2
     order.clear()
-    found = take_turns({"a": engine("a")}, range(SLOW_STRIDE + 1), {"a": True})  # type: ignore[dict-item]
-    assert order == [("a", 0), ("a", SLOW_STRIDE)]
+    found = take_turns({"a": engine("a")}, queries, {"a": True})  # type: ignore[dict-item]
+    assert order == [("a", 100)]
+
+
+def test_nobody_always_follows_the_same() -> None:
+    """Engines that share an index find it in the caches after each other; in a rotation one of them never would."""
+    order: list[str] = []
+    engines = {name: lambda query, name=name: order.append(name) for name in "abc"}
+    take_turns(engines, range(300 * TURN))  # type: ignore[arg-type]
+    turns = order[:: UNTIMED + TURN]
+    for pair in ("ab", "ba", "ac", "ca", "bc", "cb"):
+        assert 50 < sum(first + second == pair for first, second in itertools.pairwise(turns)) < 250
 
 
 def line_of(engine: str, p50: float, **known: object) -> Measured:
