@@ -47,23 +47,22 @@ def threshold(hits: Hits, filled: int, floor: float) -> float:
 @inlined
 def offer(hits: Hits, filled: int, score: float, names: Names, row: int) -> int:
     """Take a row in if it is among the best; return how many there are now."""
-    heap = hits.heap
+    heap, scores = hits.heap, hits.scores
     if filled < len(heap):
         slot, place = filled, filled
-        hits.scores[slot], hits.rows[slot] = score, row
+        scores[slot], hits.rows[slot] = score, row
         while place > 0:
-            parent = (place - 1) // 2
-            if not _worse(hits, names, slot, heap[parent]):
+            above = heap[(place - 1) // 2]
+            if scores[above] < score or (scores[above] == score and not _later(hits, names, slot, above)):
                 break
-            heap[place] = heap[parent]
-            place = parent
+            heap[place] = above
+            place = (place - 1) // 2
         heap[place] = slot
         return filled + 1
     slot = heap[0]
-    worst = hits.scores[slot]
-    if score < worst or (score == worst and not _precedes(hits, names, row, slot)):
+    if score < scores[slot] or (score == scores[slot] and not _precedes(hits, names, row, slot)):
         return filled
-    hits.scores[slot], hits.rows[slot] = score, row
+    scores[slot], hits.rows[slot] = score, row
     _sink(hits, names, slot, filled)
     return filled
 
@@ -100,23 +99,25 @@ def ranked(hits: Hits, filled: int) -> tuple[I64, I64, U8]:
 @inlined
 def _sink(hits: Hits, names: Names, slot: int, filled: int) -> None:
     """Put a slot at the root of a heap of `filled` slots and let it sink to its place."""
-    heap, place = hits.heap, 0
+    heap, scores, place = hits.heap, hits.scores, 0
+    score = scores[slot]
     while 2 * place + 1 < filled:
         child = 2 * place + 1
-        if child + 1 < filled and _worse(hits, names, heap[child + 1], heap[child]):
-            child += 1
-        if not _worse(hits, names, heap[child], slot):
+        below = heap[child]
+        if child + 1 < filled:
+            other = heap[child + 1]
+            if scores[other] < scores[below] or (scores[other] == scores[below] and _later(hits, names, other, below)):
+                child, below = child + 1, other
+        if score < scores[below] or (score == scores[below] and _later(hits, names, slot, below)):
             break
-        heap[place] = heap[child]
+        heap[place] = below
         place = child
     heap[place] = slot
 
 
 @inlined
-def _worse(hits: Hits, names: Names, slot: int, other: int) -> bool:
-    """Tell whether the hit in one slot comes after the hit in the other."""
-    if hits.scores[slot] != hits.scores[other]:
-        return bool(hits.scores[slot] < hits.scores[other])
+def _later(hits: Hits, names: Names, slot: int, other: int) -> bool:
+    """Tell whether the id in one slot comes after the id in the other."""
     return _order(*_name(hits, names, slot), *_name(hits, names, other)) > 0
 
 

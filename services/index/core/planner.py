@@ -13,8 +13,8 @@ from services.index.core.block_max import Bounds, block_max
 from services.index.core.compiled import compiled, inlined
 from services.index.core.hits import Hits, settle
 from services.index.core.postings import BLOCK, WINDOW, Blocks, Norms, Postings
-from services.index.core.scoring import Documents, Query, score_all
-from services.index.core.shapes import F64, I64, U32
+from services.index.core.scoring import Documents, Query, load, score_all, unload
+from services.index.core.shapes import F64, I64, U16, U32
 
 Kernel: TypeAlias = Literal["accumulate", "block-max", "direct"]
 KERNELS: Final[tuple[Kernel, ...]] = get_args(Kernel)
@@ -61,10 +61,11 @@ class Sealed(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What a thread reuses from query to query."""
+    """What a thread reuses from query to query. by_latent: u16 [h], all 0 between queries."""
 
     sums: Sums
     bounds: Bounds
+    by_latent: U16
 
 
 def memory(levels: int) -> Memory:
@@ -80,28 +81,65 @@ def search_sealed(
     documents: Documents,
     alive: int,
     level: int,
+    latents: U16,
+    weights: U16,
+    floor: float,
+    scratch: Scratch,
+    hits: Hits,
+    filled: int,
+    remembered: Memory,
+) -> int:
+    """Offer every allowed row of a segment that can be among the best; return how many hits there are.
+
+    Args:
+        kernel: ACCUMULATE, BLOCK_MAX, DIRECT, or ANY to choose.
+        alive: How many rows are allowed.
+        level: Place of documents.k among the levels.
+        latents, weights: The query's prefix, a stored code.
+        floor: Least score of a hit.
+    """
+    query = load(latents, weights, floor, scratch.by_latent)
+    if len(query.latents):
+        filled = _search(kernel, sealed, documents, alive, level, query, scratch, hits, filled, remembered)
+        settle(hits, filled, documents.names)
+    unload(query)
+    return filled
+
+
+@compiled
+def search_unsealed(
+    documents: Documents, latents: U16, weights: U16, floor: float, scratch: Scratch, hits: Hits, filled: int
+) -> int:
+    """Offer every allowed row of the memtable; return how many hits there are."""
+    query = load(latents, weights, floor, scratch.by_latent)
+    filled = score_all(documents, query, hits, filled)
+    settle(hits, filled, documents.names)
+    unload(query)
+    return filled
+
+
+@inlined
+def _search(
+    kernel: int,
+    sealed: Sealed,
+    documents: Documents,
+    alive: int,
+    level: int,
     query: Query,
     scratch: Scratch,
     hits: Hits,
     filled: int,
     remembered: Memory,
 ) -> int:
-    """Offer every allowed row that can be among the best; return how many hits there are.
-
-    Args:
-        kernel: ACCUMULATE, BLOCK_MAX, DIRECT, or ANY to choose.
-        alive: How many rows are allowed.
-        level: Place of documents.k among the levels.
-    """
     bucket = _bucket(len(query.latents))
     accumulating, bounding = _costs(sealed, len(documents.latents), level, query)
     visit = BLOCK * documents.k * _NS_WEIGHT
     most_visits = np.inf
     if kernel == ANY:
-        scoring = alive * documents.k * _NS_WEIGHT + len(documents.allowed)
+        one_by_one = alive * documents.k * _NS_WEIGHT + len(documents.allowed)
         expected = bounding + remembered.left[level, bucket] * visit
         kernel = ACCUMULATE
-        if scoring < min(accumulating, expected):
+        if one_by_one < min(accumulating, expected):
             kernel = DIRECT
         elif expected < accumulating:
             kernel = BLOCK_MAX
@@ -126,15 +164,6 @@ def search_sealed(
     elif kernel == DIRECT:
         filled = score_all(documents, query, hits, filled)
     remembered.chosen[kernel] += 1
-    settle(hits, filled, documents.names)
-    return filled
-
-
-@compiled
-def search_unsealed(documents: Documents, query: Query, hits: Hits, filled: int) -> int:
-    """Offer every allowed row of the memtable; return how many hits there are."""
-    filled = score_all(documents, query, hits, filled)
-    settle(hits, filled, documents.names)
     return filled
 
 

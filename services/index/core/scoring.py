@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from services.index.core.bits import Words
-from services.index.core.compiled import compiled, inlined
+from services.index.core.compiled import inlined
 from services.index.core.hits import Hits, Names, offer, threshold
 from services.index.core.postings import BLOCK
 from services.index.core.shapes import I64, U16
@@ -38,18 +38,18 @@ class Documents(NamedTuple):
     k: int
 
 
-@compiled
-def load(latents: U16, weights: U16, by_latent: U16) -> tuple[int, int]:
-    """Write a stored code into by_latent, all 0 before; return how many latents it has, and Σŵ²."""
+@inlined
+def load(latents: U16, weights: U16, floor: float, by_latent: U16) -> Query:
+    """Make a query of a stored code; by_latent is all 0 before, and after `unload`."""
     active, square = 0, np.int64(0)
     while active < len(latents) and weights[active] > 0:
         by_latent[latents[active]] = weights[active]
         square += np.int64(weights[active]) * np.int64(weights[active])
         active += 1
-    return active, int(square)
+    return Query(latents[:active], weights[:active], int(square), by_latent, floor)
 
 
-@compiled
+@inlined
 def unload(query: Query) -> None:
     """Make by_latent all 0 again."""
     for latent in query.latents:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from services.index.core import accumulate, bits, block_max, hits, planner, scoring
+from services.index.core import accumulate, bits, block_max, hits, planner
 from services.index.core.bits import Words
 from services.index.core.code import Codes
 from services.index.core.columns import Mask
@@ -19,7 +19,7 @@ from services.index.core.hits import Names
 from services.index.core.limits import PARTITION_MAX
 from services.index.core.postings import BLOCK
 from services.index.core.rows import Rows
-from services.index.core.scoring import Documents, Query
+from services.index.core.scoring import Documents
 from services.index.core.segment import ROWS_MAX
 from services.index.core.where import Where, evaluate
 from services.index.core.writer import State
@@ -42,11 +42,11 @@ class Options:
 
 
 class Scratch(threading.local):
-    """Arrays that every thread reuses from query to query."""
+    """What every thread reuses from query to query."""
 
     def __init__(self, hidden_dim: int) -> None:
-        self.kernels = planner.Scratch(accumulate.sums(), block_max.bounds(ROWS_MAX // BLOCK))
-        self.by_latent = np.zeros(hidden_dim, np.uint16)
+        bounds = block_max.bounds(ROWS_MAX // BLOCK)
+        self.kernels = planner.Scratch(accumulate.sums(), bounds, np.zeros(hidden_dim, np.uint16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,32 +102,27 @@ def _search_one(
     latents: NDArray[np.uint16],
     weights: NDArray[np.uint16],
 ) -> list[Hit]:
-    active, square = scoring.load(latents, weights, scratch.by_latent)
-    if not active:
-        return []
-    query = Query(latents[:active], weights[:active], square, scratch.by_latent, options.floor)
     best, filled = hits.room(options.top_n), 0
-    try:
-        for part, (words, count) in zip(state.parts, allowed.parts, strict=True):
-            if count:
-                segment = part.segment
-                filled = planner.search_sealed(
-                    options.kernel,
-                    segment.sealed,
-                    _documents(segment.rows, words, options.k_docs),
-                    count,
-                    options.level,
-                    query,
-                    scratch.kernels,
-                    best,
-                    filled,
-                    segment.memory,
-                )
-        if len(state.recent):
-            documents = _documents(state.recent, allowed.recent, options.k_docs)
-            filled = planner.search_unsealed(documents, query, best, filled)
-    finally:
-        scoring.unload(query)
+    for part, (words, count) in zip(state.parts, allowed.parts, strict=True):
+        if count:
+            segment = part.segment
+            filled = planner.search_sealed(
+                options.kernel,
+                segment.sealed,
+                _documents(segment.rows, words, options.k_docs),
+                count,
+                options.level,
+                latents,
+                weights,
+                options.floor,
+                scratch.kernels,
+                best,
+                filled,
+                segment.memory,
+            )
+    if len(state.recent):
+        documents = _documents(state.recent, allowed.recent, options.k_docs)
+        filled = planner.search_unsealed(documents, latents, weights, options.floor, scratch.kernels, best, filled)
     order, offsets, text = hits.ranked(best, filled)
     names = text.tobytes()
     ends, scores = pairwise(offsets.tolist()), best.scores[order].tolist()

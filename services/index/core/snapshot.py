@@ -77,7 +77,7 @@ def save(path: Path, snapshot: Snapshot, known: StoredArrays) -> None:
             "hidden_dim": snapshot.hidden_dim,
             "k_max": snapshot.k_max,
             "fields": dict(snapshot.declared),
-            "lsns": {str(partition): lsn for partition, lsn in snapshot.lsns.items()},
+            "lsns": {str(partition): int(lsn) for partition, lsn in snapshot.lsns.items()},
             "segments": segments,
         }
         manifest = {"body": body, "sha256": _digest(body)}
