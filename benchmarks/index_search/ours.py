@@ -33,14 +33,8 @@ def filled(cut: Cut) -> tuple[SparseIndex, float]:
     started = time.perf_counter()
     for block in blocks(len(cut), ROWS_PER_CALL):
         index.upsert(ids[block], cut.latents[block], cut.weights[block])
-    settle(index)
+    index.settle()
     return index, time.perf_counter() - started
-
-
-def settle(index: SparseIndex) -> None:
-    """Wait until no merge is going on."""
-    if hasattr(index, "settle"):
-        index.settle()
 
 
 def build(cut: Cut) -> list[Engine]:

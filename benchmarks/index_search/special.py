@@ -136,7 +136,7 @@ def writing(found: SearchSet, k: int, seconds: float, count: int | None = None) 
     warm_up({ours.OURS: search}, range(len(cut.query_latents)))
     batches = _Batches(cut, seconds)
     batches.upsert(index, 3)  # the memtable's and the merges' code is compiled before anything is timed
-    ours.settle(index)
+    index.settle()
     quiet, _, _ = _ask(index, search, len(cut.query_latents), _until(time.perf_counter() + seconds))
     writer = threading.Thread(target=batches.write, args=(index,))
     writer.start()

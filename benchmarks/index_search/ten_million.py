@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.index_search import oracle, ours
+from benchmarks.index_search import oracle
 from benchmarks.index_search.codes import TOP_N, Floats, Latents
 from services.index.core.index import SparseIndex
 from services.index.core.warmup import warmup
@@ -118,7 +118,7 @@ def _serve(parent: "Connection[Any, Any]", hidden_dim: int) -> None:
             parent.send(time.perf_counter() - started)
             del block, ids
         started = time.perf_counter()
-        ours.settle(index)
+        index.settle()
         settle_seconds = time.perf_counter() - started
     steady = _resident()
     latents, weights = parent.recv()
