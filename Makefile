@@ -29,6 +29,7 @@ $(VENV)/.installed: $(SOURCES) | $(VENV)/bin/python
 	@echo "Installing PyTorch, Ray, MLflow and the rest into $(VENV) (about two minutes) ..."
 	$(PIP) $(TORCH_ARGS)
 	$(PIP) --editable ".[text,local]"
+	@$(BIN)/csr warmup
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

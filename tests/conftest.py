@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from tests.support.champion import Champion
 
 __all__ = ["deployment", "ray_cluster"]
+
+
+# The first example of a test may compile kernels, and machines differ; pytest-timeout ends what hangs.
+hypothesis.settings.register_profile("csr", deadline=None)
+hypothesis.settings.load_profile("csr")
 
 
 class OneRayCluster(LoadFileScheduling):

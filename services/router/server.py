@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from csr.v1 import control_pb2, control_pb2_grpc, search_pb2, search_pb2_grpc
+from services.index.core import code
 from services.index.store.connection import connect
 from services.index.store.reader import DocumentReader
 from services.index.store.writer import LogWriter
@@ -65,7 +66,11 @@ class Router:
             OSError: a port is taken.
         """
         await self.host.start(SERVICE_NAMES)
-        self._refreshing = asyncio.create_task(self._directory.keep_fresh(lambda: self.host.set_ready(True)))
+        self._refreshing = asyncio.create_task(self._become_ready())
+
+    async def _become_ready(self) -> None:
+        await asyncio.to_thread(code.warmup)
+        await self._directory.keep_fresh(lambda: self.host.set_ready(True))
 
     async def stop(self) -> None:
         """Let requests in flight finish, then close all connections."""

@@ -1,19 +1,32 @@
-"""The arithmetic of codes: validate, normalise, quantise, cut to a prefix. numpy only.
+"""The arithmetic of codes: validate, normalise, quantise, cut to a prefix. numpy and numba.
 
 A code is a set of latents with weights > 0, by weight descending, then latent ascending. Stored weights are
 ŵ = round(65535 · w / ‖w‖₂) as u16, halves to even; weights that round to 0 are dropped. Writers, readers and the
 oracle of the tests all take their ŵ from here, so scores agree to the last bit wherever they are computed.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from services.index.core.compiled import compiled, inlined
 from services.index.core.errors import InvalidCode
+from services.index.core.shapes import F32, I64, U16
 
 WEIGHT_ONE = 65_535
 """The stored weight of a code with one latent: w = 1."""
+
+
+_FAULTS: Final = {
+    1: ("weights", "must be finite"),
+    2: ("weights", "must not be negative"),
+    3: ("weights", "must not have a zero before a positive weight"),
+    4: ("weights", "must descend"),
+    5: ("latents", "must be at most {active_max}"),
+    6: ("latents", "must lie in 0..{last}"),
+    7: ("latents", "must not repeat"),
+}
 
 
 class Codes(NamedTuple):
@@ -46,16 +59,17 @@ def quantise(latents: ArrayLike, weights: ArrayLike, *, hidden_dim: int, active_
             latents out of range or twice in a row, or too many.
     """
     wide, real = _matrices(latents, weights)
-    _refuse(~np.isfinite(real), "weights", "must be finite")
-    _refuse(real < 0, "weights", "must not be negative")
-    active = real > 0
-    _refuse(active[:, 1:] & ~active[:, :-1], "weights", "must not have a zero before a positive weight")
-    _refuse(real[:, 1:] > real[:, :-1], "weights", "must descend")
-    _check_latents(wide, active, hidden_dim, active_max)
-    # A running sum adds from left to right whatever the width, so padding can never change a bit of the norm.
-    norms = np.sqrt(np.cumsum(real * real, axis=1)[:, -1:])
-    stored = np.rint(WEIGHT_ONE * (real / np.where(norms > 0, norms, 1))).astype(np.uint16)
-    return _ordered(wide, stored)
+    stored = np.empty(wide.shape, np.uint16), np.empty(wide.shape, np.uint16)
+    row, fault = _quantise(wide, real, hidden_dim, active_max, *stored)
+    if fault:
+        field, rule = _FAULTS[fault]
+        raise InvalidCode(f"{field} of row {row} {rule.format(active_max=active_max, last=hidden_dim - 1)}")
+    return Codes(*stored)
+
+
+def warmup() -> None:
+    """Compile `quantise`, so that no request waits for it: a second on a new machine, then read from the disk."""
+    quantise(np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32), hidden_dim=1, active_max=1)
 
 
 def from_ragged(
@@ -107,14 +121,78 @@ def with_width(codes: Codes, width: int) -> Codes:
     return Codes(*(np.pad(part, ((0, 0), (0, missing))) for part in codes))
 
 
-def _matrices(latents: ArrayLike, weights: ArrayLike) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _matrices(latents: ArrayLike, weights: ArrayLike) -> tuple[I64, F32]:
     wide, given = np.asarray(latents), np.asarray(weights)
     if wide.ndim != 2 or wide.dtype.kind not in "iu":
         raise InvalidCode(f"latents must be integers [n, k], not {wide.dtype} {list(wide.shape)}")
     if given.dtype.kind != "f" or given.shape != wide.shape:
         raise InvalidCode(f"weights must be float32 {list(wide.shape)}, not {given.dtype} {list(given.shape)}")
-    with np.errstate(over="ignore", under="ignore"):
-        return wide, given.astype(np.float32).astype(np.float64)
+    if given.dtype != np.float32:
+        with np.errstate(over="ignore", under="ignore"):
+            given = given.astype(np.float32)
+    return np.ascontiguousarray(wide, np.int64), np.ascontiguousarray(given)
+
+
+@compiled
+def _quantise(
+    latents: I64, weights: F32, hidden_dim: int, active_max: int, stored_latents: U16, stored_weights: U16
+) -> tuple[int, int]:
+    """Write stored codes; return the first wrong row and what is wrong there, a key of `_FAULTS`, or (0, 0)."""
+    count, width = latents.shape
+    seen = np.zeros(hidden_dim, np.bool_)
+    keys = np.empty(width, np.uint32)
+    for row in range(count):
+        active, square, fault = _check(latents[row], weights[row], hidden_dim, active_max, seen)
+        if fault:
+            return row, fault
+        norm = np.sqrt(square)
+        kept = 0
+        for rank in range(active):
+            weight = np.uint32(np.rint(WEIGHT_ONE * (np.float64(weights[row, rank]) / norm)))
+            if weight:
+                keys[kept] = ((np.uint32(WEIGHT_ONE) - weight) << np.uint32(16)) | np.uint32(latents[row, rank])
+                # Weights descend already, so only latents of equal weights are still to be ordered.
+                place = kept
+                while place > 0 and keys[place - 1] > keys[place]:
+                    keys[place - 1], keys[place] = keys[place], keys[place - 1]
+                    place -= 1
+                kept += 1
+        for rank in range(width):
+            stored_latents[row, rank] = keys[rank] & np.uint32(0xFFFF) if rank < kept else 0
+            stored_weights[row, rank] = WEIGHT_ONE - (keys[rank] >> np.uint32(16)) if rank < kept else 0
+    return 0, 0
+
+
+@inlined
+def _check(
+    latents: I64, weights: F32, hidden_dim: int, active_max: int, seen: NDArray[np.bool_]
+) -> tuple[int, float, int]:
+    """Return how many weights are > 0, their sum of squares from left to right, and what is wrong.
+
+    seen is scratch [h], all False before and, where nothing is wrong, after.
+    """
+    active, square = 0, 0.0
+    for rank in range(len(weights)):
+        weight = np.float64(weights[rank])
+        if not np.isfinite(weight):
+            return 0, 0.0, 1
+        if weight < 0:
+            return 0, 0.0, 2
+        if rank > 0 and weight > weights[rank - 1]:
+            return 0, 0.0, 3 if weights[rank - 1] == 0 else 4
+        active += int(weight > 0)
+        square += weight * weight
+    if active > active_max:
+        return 0, 0.0, 5
+    for rank in range(active):
+        if latents[rank] < 0 or latents[rank] >= hidden_dim:
+            return 0, 0.0, 6
+        if seen[latents[rank]]:
+            return 0, 0.0, 7
+        seen[latents[rank]] = True
+    for rank in range(active):
+        seen[latents[rank]] = False
+    return active, square, 0
 
 
 def _check_latents(wide: NDArray[Any], active: NDArray[np.bool_], hidden_dim: int, active_max: int) -> None:

@@ -34,10 +34,6 @@ class ScalarColumn:
                 mask &= compare(self.values, self.values.dtype.type(bound))
         return mask
 
-    def take(self, selected: NDArray[np.int64]) -> "ScalarColumn":
-        """Return the selected rows in that order."""
-        return ScalarColumn(self.values[selected], self.present[selected])
-
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
@@ -56,10 +52,6 @@ class KeywordColumn:
         known = [self.terms[term] for term in wanted if term in self.terms]
         hits = np.concatenate([[0], np.cumsum(np.isin(self.numbers.flat, known))])
         return np.asarray(hits[self.numbers.offsets[1:]] > hits[self.numbers.offsets[:-1]])
-
-    def take(self, selected: NDArray[np.int64]) -> "KeywordColumn":
-        """Return the selected rows in that order."""
-        return KeywordColumn(self.terms, self.numbers.take(selected))
 
     @property
     def nbytes(self) -> int:
@@ -85,25 +77,42 @@ def _build(kind: FieldType, values: list[Any]) -> Column:
     return KeywordColumn(terms, ragged.ragged([len(row) for row in rows], flat))
 
 
-def concatenate(parts: Sequence[Column]) -> Column:
-    """Return the rows of all parts, one after the other; terms that no row holds are dropped."""
-    scalars = [part for part in parts if isinstance(part, ScalarColumn)]
+def gather(sources: Sequence[tuple[Column, NDArray[np.int64]]]) -> Column:
+    """Return the selected rows of all sources, one source after the other; terms that no row holds are dropped."""
+    scalars = [(column, selected) for column, selected in sources if isinstance(column, ScalarColumn)]
     if scalars:
-        values = np.concatenate([part.values for part in scalars])
-        return ScalarColumn(values, np.concatenate([part.present for part in scalars]))
+        return ScalarColumn(
+            gather_arrays([(column.values, selected) for column, selected in scalars]),
+            gather_arrays([(column.present, selected) for column, selected in scalars]),
+        )
     terms: dict[str, int] = {}
-    keywords = [part for part in parts if isinstance(part, KeywordColumn)]
-    renumbered = [_renumbered(part, terms) for part in keywords]
-    return KeywordColumn(terms, ragged.concatenate(renumbered))
+    keywords = [
+        (_renumbered(column.terms, column.numbers.take(selected), terms), np.arange(len(selected)))
+        for column, selected in sources
+        if isinstance(column, KeywordColumn)
+    ]
+    return KeywordColumn(terms, ragged.gather(keywords))
 
 
-def _renumbered(column: KeywordColumn, terms: dict[str, int]) -> Ragged:
-    """Return the column's numbers into `terms`, which gains the terms that it lacks."""
-    names = list(column.terms)
-    translation = np.zeros(len(names), np.int32)
-    for number in np.unique(column.numbers.flat):
-        translation[number] = terms.setdefault(names[number], len(terms))
-    return Ragged(translation[column.numbers.flat], column.numbers.offsets)
+def gather_arrays(sources: Sequence[tuple[NDArray[Any], NDArray[np.int64]]]) -> NDArray[Any]:
+    """Return the selected rows of all arrays [n, …], one source after the other, copied once and without the GIL."""
+    count = sum(len(selected) for _, selected in sources)
+    gathered = np.empty((count, *sources[0][0].shape[1:]), sources[0][0].dtype)
+    begin = 0
+    for array, selected in sources:
+        # "clip" only because it writes straight into `out`; every row is there.
+        np.take(array, selected, axis=0, out=gathered[begin : begin + len(selected)], mode="clip")
+        begin += len(selected)
+    return gathered
+
+
+def _renumbered(names: Mapping[str, int], numbers: Ragged, terms: dict[str, int]) -> Ragged:
+    """Return numbers into `names` as numbers into `terms`, which gains the terms that it lacks."""
+    texts = list(names)
+    translation = np.zeros(len(texts), np.int32)
+    for number in np.unique(numbers.flat):
+        translation[number] = terms.setdefault(texts[number], len(terms))
+    return Ragged(translation[numbers.flat], numbers.offsets)
 
 
 class GrowingColumn(Protocol):
@@ -150,7 +159,7 @@ class GrowingKeywords:
 
     def write(self, at: int, column: KeywordColumn) -> None:
         """Write rows at row `at`."""
-        self._numbers.write(at, _renumbered(column, self._terms))
+        self._numbers.write(at, _renumbered(column.terms, column.numbers, self._terms))
 
     def view(self, length: int) -> KeywordColumn:
         """Return the first `length` rows without copying."""

@@ -1,13 +1,45 @@
-"""The one way to compile a kernel, so that all share the same promises."""
+"""The two ways to compile a kernel, so that all share the same promises: no GIL, no reordered floating point."""
 
+import hashlib
+import os
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
 
 import numba
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
+KERNELS: Final[list[Any]] = []
+"""Every kernel that Python calls, of the modules imported so far, as numba's dispatchers."""
+
+
+def _separate_cache() -> None:
+    """Keep machine code by the sources of all kernels.
+
+    numba by itself looks at the file of the function that Python calls, and would go on using machine code that
+    contains an older version of a function from another file.
+    """
+    sources = Path(__file__).parent
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))).hexdigest()[:16]
+    folder = Path(numba.config.CACHE_DIR or sources / "__pycache__") / f"kernels-{digest}"
+    if numba.config.CACHE_DIR or os.access(sources, os.W_OK):
+        numba.config.CACHE_DIR = str(folder)
+
+
+_separate_cache()
+
 
 def compiled(function: Kernel) -> Kernel:
-    """Compile to machine code that releases the GIL, is cached on disk and never reorders floating point."""
-    return cast(Kernel, numba.njit(nogil=True, cache=True)(function))
+    """Compile a kernel that Python calls, and keep its machine code on disk."""
+    kernel = numba.njit(nogil=True, cache=True)(function)
+    KERNELS.append(kernel)
+    return cast(Kernel, kernel)
+
+
+def inlined(function: Kernel) -> Kernel:
+    """Compile a part of other kernels.
+
+    It is not kept on disk itself: from there it could only be called, and a call costs more than many of these do.
+    """
+    return cast(Kernel, numba.njit(nogil=True)(function))

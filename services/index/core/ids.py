@@ -1,12 +1,11 @@
 """Document ids as packed UTF-8, and the hash table that finds their rows."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.index.core.compiled import compiled
+from services.index.core.compiled import compiled, inlined
 from services.index.core.errors import InvalidId
 from services.index.core.limits import ID_BYTES_MAX
 from services.index.core.ragged import Ragged, ragged
@@ -24,38 +23,72 @@ def pack(ids: Sequence[str]) -> Ragged:
     """
     if isinstance(ids, str):
         raise InvalidId("ids must be a sequence of str, not one str")
-    encoded = [_encoded(position, text) for position, text in enumerate(ids)]
-    if len(set(encoded)) < len(encoded):
-        name, times = Counter(encoded).most_common(1)[0]
-        raise InvalidId(f"ids must differ within a batch; {name.decode()!r} is given {times} times")
-    return ragged([len(name) for name in encoded], np.frombuffer(bytearray(b"".join(encoded)), np.uint8))
-
-
-def _encoded(position: int, text: str) -> bytes:
-    if not isinstance(text, str):
-        raise InvalidId(f"ids[{position}] must be str, not {type(text).__name__}")
     try:
-        name = text.encode()
-    except UnicodeEncodeError:
-        raise InvalidId(f"ids[{position}] is not valid Unicode text") from None
-    if not 1 <= len(name) <= ID_BYTES_MAX:
-        raise InvalidId(f"ids[{position}] must have 1..{ID_BYTES_MAX} bytes of UTF-8, not {len(name)}")
-    return name
+        text = "".join(ids)
+        encoded = text.encode()
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidId(_what_is_wrong(ids)) from None
+    of_id = len if len(encoded) == len(text) else _bytes_of
+    lengths = np.fromiter(map(of_id, ids), np.int64, len(ids))
+    if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= ID_BYTES_MAX:
+        raise InvalidId(_what_is_wrong(ids))
+    # Memory of our own that may be written: compiled code would have to be compiled again for read-only arrays.
+    packed = ragged(lengths, np.frombuffer(bytearray(encoded), np.uint8))
+    repeated = put_rows(new_table(len(packed)), packed.flat, packed.offsets, 0, len(packed))
+    if repeated >= 0:
+        name = packed.row(repeated).tobytes().decode()
+        raise InvalidId(f"ids must differ within a batch; {name!r} is given {list(ids).count(name)} times")
+    return packed
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode())
+
+
+def _what_is_wrong(ids: Sequence[str]) -> str:
+    """Return what is wrong with the first id that is wrong by itself."""
+    for position, text in enumerate(ids):
+        if not isinstance(text, str):
+            return f"ids[{position}] must be str, not {type(text).__name__}"
+        try:
+            length = _bytes_of(text)
+        except UnicodeEncodeError:
+            return f"ids[{position}] is not valid Unicode text"
+        if not 1 <= length <= ID_BYTES_MAX:
+            return f"ids[{position}] must have 1..{ID_BYTES_MAX} bytes of UTF-8, not {length}"
+    raise AssertionError("an id was refused that is right")
+
+
+def new_table(capacity: int) -> Slots:
+    """Return an open-addressing table with room for this many row numbers: a power of two of slots, -1 where free."""
+    return np.full(1 << max(3, (2 * capacity - 1).bit_length()), -1, np.int32)
+
+
+def build_table(flat: Bytes, offsets: Numbers) -> Slots:
+    """Return the table of all rows; their ids are distinct."""
+    slots = new_table(len(offsets) - 1)
+    put_rows(slots, flat, offsets, 0, len(offsets) - 1)
+    return slots
 
 
 @compiled
-def build_table(flat: Bytes, offsets: Numbers) -> Slots:
-    """Return an open-addressing table of row numbers over distinct ids: a power of two of slots, -1 where free."""
-    size = 8
-    while size < 2 * (len(offsets) - 1):
-        size *= 2
-    slots = np.full(size, -1, np.int32)
-    for row in range(len(offsets) - 1):
-        slot = _hash(flat, offsets[row], offsets[row + 1]) & (size - 1)
+def put_rows(slots: Slots, flat: Bytes, offsets: Numbers, begin: int, end: int) -> int:
+    """Put rows begin..end - 1 into a table; a row replaces an earlier one of the same id.
+
+    Returns:
+        The last row that replaced another, -1 if none did.
+    """
+    last, replaced = len(slots) - 1, -1
+    for row in range(begin, end):
+        slot = _hash(flat, offsets[row], offsets[row + 1]) & last
         while slots[slot] >= 0:
-            slot = (slot + 1) & (size - 1)
+            other = slots[slot]
+            if _equal(flat, offsets[other], offsets[other + 1], flat, offsets[row], offsets[row + 1]):
+                replaced = row
+                break
+            slot = (slot + 1) & last
         slots[slot] = row
-    return slots
+    return replaced
 
 
 @compiled
@@ -75,7 +108,7 @@ def find_rows(slots: Slots, flat: Bytes, offsets: Numbers, wanted: Bytes, wanted
     return found
 
 
-@compiled
+@inlined
 def _hash(flat: Bytes, begin: int, end: int) -> int:
     """FNV-1a, 64 bit; its high bits are folded in because the table uses the low ones."""
     value = np.uint64(0xCBF29CE484222325)
@@ -84,7 +117,7 @@ def _hash(flat: Bytes, begin: int, end: int) -> int:
     return int((value ^ (value >> np.uint64(32))) & np.uint64(0x7FFFFFFF))
 
 
-@compiled
+@inlined
 def _equal(left: Bytes, begin: int, end: int, right: Bytes, right_begin: int, right_end: int) -> bool:
     if end - begin != right_end - right_begin:
         return False

@@ -1,23 +1,24 @@
 """The exact sparse index, from the outside."""
 
-import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from services.index.core import code, columns, search, snapshot, statistics
+from services.index.core import arguments, code, columns, explain, search, snapshot, statistics
 from services.index.core.code import Codes
-from services.index.core.errors import InvalidIndex, InvalidRows, InvalidSearch
+from services.index.core.errors import InvalidCode, InvalidIndex, InvalidRows
+from services.index.core.explain import Explanation
 from services.index.core.fields import Record, check_records, declare
 from services.index.core.ids import pack
-from services.index.core.limits import HIDDEN_DIM_MAX, K_MAX, PARTITION_MAX, TOP_N_MAX
+from services.index.core.limits import HIDDEN_DIM_MAX, K_MAX
+from services.index.core.planner import Kernel
 from services.index.core.rows import Rows
-from services.index.core.search import Hit, Options, Scratch
+from services.index.core.search import Hit, Scratch
 from services.index.core.statistics import Statistics
+from services.index.core.stored import StoredArrays
 from services.index.core.where import Where, check
 from services.index.core.writer import State, Writer
 
@@ -43,15 +44,18 @@ class SparseIndex:
     """
 
     def __init__(self, hidden_dim: int, k_max: int, fields: Mapping[str, str] | None = None) -> None:
-        if not _is_int(hidden_dim) or not 1 <= hidden_dim <= HIDDEN_DIM_MAX:
+        if not arguments.is_int(hidden_dim) or not 1 <= hidden_dim <= HIDDEN_DIM_MAX:
             raise InvalidIndex(f"hidden_dim must be 1..{HIDDEN_DIM_MAX}, not {hidden_dim!r}")
-        if not _is_int(k_max) or not 1 <= k_max <= K_MAX:
+        if not arguments.is_int(k_max) or not 1 <= k_max <= K_MAX:
             raise InvalidIndex(f"k_max must be 1..{K_MAX}, not {k_max!r}")
         self.hidden_dim, self.k_max = hidden_dim, k_max
         self.fields = declare(fields)
         self._levels = code.levels(k_max)
         self._scratch = Scratch(hidden_dim)
         self._writer = Writer(hidden_dim, k_max, self.fields)
+        self._stored = StoredArrays()
+        self.lsns: Mapping[int, int] = {}
+        """Positions in the log, by partition, that came with the snapshot; writes do not change them."""
 
     def upsert(
         self,
@@ -122,6 +126,7 @@ class SparseIndex:
         partitions: Collection[int] | None = None,
         threads: int = 1,
         at: State | None = None,
+        kernel: Kernel | None = None,
     ) -> list[list[Hit]]:
         """Find the best documents for each query.
 
@@ -137,6 +142,7 @@ class SparseIndex:
             partitions: Only documents of these partitions.
             threads: Threads that share the queries; results are the same for any number.
             at: A state of this index to search instead of the latest.
+            kernel: Search segments with this kernel, whatever it costs; for tests and benchmarks.
 
         Returns:
             For each query its hits (id, score), best first; all queries see the same moment of the index.
@@ -144,37 +150,93 @@ class SparseIndex:
         Raises:
             InvalidCode, InvalidSearch, InvalidFilter, UnknownField.
         """
-        options = self._options(top_n, k, k_query, k_docs, min_score)
-        _require_int("threads", threads, 1, 1_024)
+        options = arguments.options(self._levels, top_n, k, k_query, k_docs, min_score, kernel)
+        arguments.require_int("threads", threads, 1, 1_024)
         queries = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
         if where is not None:
             check(where, self.fields)
-        chosen = None if partitions is None else _chosen(partitions)
+        chosen = None if partitions is None else arguments.chosen(partitions)
         state = self._writer.state if at is None else at
         allowed = search.allowed_rows(state, where, chosen)
         return search.search(state, queries, options, allowed, self._scratch, threads)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def explain(
+        self,
+        latents: ArrayLike,
+        weights: ArrayLike,
+        ids: Sequence[str],
+        k: int | None = None,
+        k_query: int | None = None,
+        k_docs: int | None = None,
+        at: State | None = None,
+    ) -> list[Explanation | None]:
+        """Say for one query which latents make up the scores of documents, found by a search or not.
+
+        Args:
+            latents: Integer [1, width].
+            weights: float32 [1, width], as `search`.
+            ids: Distinct ids of documents.
+            k: As `search`; so are k_query, k_docs and at. Hits of a search are explained by the same arguments, and
+                by the same state where writes go on.
+
+        Returns:
+            For each id its score and contributions, or None where there is no such document (any more).
+
+        Raises:
+            InvalidId, InvalidCode, InvalidSearch.
+        """
+        options = arguments.options(self._levels, 1, k, k_query, k_docs, None, None)
+        query = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
+        if len(query.latents) != 1:
+            raise InvalidCode(f"latents must hold one query to explain, not {len(query.latents)}")
+        prefix = code.with_width(query, options.k_query)
+        state = self._writer.state if at is None else at
+        return explain.explain(state, prefix, options.k_docs, pack(ids), self.hidden_dim)
+
+    def save(
+        self, path: str | os.PathLike[str], lsns: Mapping[int, int] | None = None, at: State | None = None
+    ) -> None:
         """Write a snapshot of one moment into a new folder, complete or not at all; writes go on meanwhile.
+
+        Segments that an earlier snapshot on the same disk holds are not written again but hard-linked.
+
+        Args:
+            path: The folder.
+            lsns: Position in the log that the moment is at, by partition; kept for whoever loads it.
+            at: A state of this index to write instead of the latest.
 
         Raises:
             SnapshotExists: the path is taken.
         """
-        parts = self._writer.sealed(self._writer.state)
-        snapshot.save(Path(path), snapshot.Snapshot(self.hidden_dim, self.k_max, self.fields, parts))
+        parts = self._writer.sealed(self._writer.state if at is None else at)
+        saved = snapshot.Snapshot(self.hidden_dim, self.k_max, self.fields, lsns or {}, parts)
+        snapshot.save(Path(path), saved, self._stored)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SparseIndex":
-        """Read a snapshot, every byte verified.
+        """Map a snapshot into memory, every byte verified; its `lsns` are those that were saved.
+
+        The files must stay as they are while the index lives; they may be removed, though.
 
         Raises:
             CorruptSnapshot: files are missing, truncated or altered.
             UnsupportedSnapshot: written in a newer format.
         """
-        restored = snapshot.load(Path(path))
+        stored = StoredArrays()
+        restored = snapshot.load(Path(path), stored)
         index = cls(restored.hidden_dim, restored.k_max, restored.declared)
         index._writer = Writer(index.hidden_dim, index.k_max, index.fields, restored.parts)
+        index._stored = stored
+        index.lsns = restored.lsns
         return index
+
+    def settle(self) -> None:
+        """Wait until no segments are to be merged, as long as nobody writes; a merge that failed is tried again.
+
+        Raises:
+            Exception: what made a merge fail. Nothing is lost: the index answers and can be written to as before.
+        """
+        self._writer.settle()
 
     @property
     def state(self) -> State:
@@ -199,48 +261,5 @@ class SparseIndex:
             raise InvalidRows(f"ids must be one for each of {count} codes, not {len(packed)}")
         records = check_records(self.fields, fields, count)
         wide = code.with_width(codes, self.k_max)
-        owners = _owners(partitions, count)
+        owners = arguments.owners(partitions, count)
         self._writer.apply(packed, Rows(*wide, packed, owners, columns.build(self.fields, records)))
-
-    def _options(
-        self, top_n: int, k: int | None, k_query: int | None, k_docs: int | None, min_score: float | None
-    ) -> Options:
-        _require_int("top_n", top_n, 1, TOP_N_MAX)
-        if k is not None and (k_query is not None or k_docs is not None):
-            raise InvalidSearch("k sets k_query and k_docs both; give k alone, or the two")
-        of_query = next((given for given in (k, k_query) if given is not None), K_MAX)
-        of_docs = next((given for given in (k, k_docs) if given is not None), self.k_max)
-        _require_int("k_query", of_query, 1, K_MAX)
-        if not _is_int(of_docs) or of_docs not in self._levels:
-            raise InvalidSearch(f"k_docs must be a level, one of {', '.join(map(str, self._levels))}, not {of_docs!r}")
-        floor = 0.0 if min_score is None else min_score
-        if isinstance(floor, bool) or not isinstance(floor, int | float) or not math.isfinite(floor):
-            raise InvalidSearch(f"min_score must be a finite number, not {min_score!r}")
-        return Options(top_n, of_query, of_docs, self._levels.index(of_docs), max(float(floor), 0.0))
-
-
-def _owners(partitions: ArrayLike | None, count: int) -> NDArray[np.uint16]:
-    if partitions is None:
-        return np.zeros(count, np.uint16)
-    given = np.asarray(partitions)
-    if given.shape != (count,) or (count and given.dtype.kind not in "iu"):
-        raise InvalidRows(f"partitions must be integers [{count}], not {given.dtype} {list(given.shape)}")
-    if count and not 0 <= int(given.min()) <= int(given.max()) <= PARTITION_MAX:
-        raise InvalidRows(f"partitions must lie in 0..{PARTITION_MAX}, not {given.min()}..{given.max()}")
-    return given.astype(np.uint16)
-
-
-def _chosen(partitions: Collection[int]) -> list[int]:
-    chosen = [int(partition) if _is_int(partition) else partition for partition in partitions]
-    for partition in chosen:
-        _require_int("partitions", partition, 0, PARTITION_MAX)
-    return chosen
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _require_int(name: str, value: object, least: int, most: int) -> None:
-    if not (isinstance(value, int | np.integer) and _is_int(value) and least <= value <= most):
-        raise InvalidSearch(f"{name} must be {least}..{most}, not {value!r}")

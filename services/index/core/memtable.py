@@ -1,10 +1,11 @@
 """Rows that are not sealed yet: appended by one writer, read by anyone as views that never change."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from services.index.core import columns
+from services.index.core import columns, ids
 from services.index.core.fields import Declared
-from services.index.core.ragged import GrowingRagged
+from services.index.core.ragged import GrowingRagged, Ragged
 from services.index.core.rows import Rows
 
 
@@ -18,10 +19,10 @@ class Memtable:
         self._partitions = np.zeros(capacity, np.uint16)
         self._ids = GrowingRagged(capacity, np.uint8)
         self._columns = {name: columns.growing(kind, capacity) for name, kind in declared.items()}
-        self._row_of: dict[bytes, int] = {}
+        self._slots, self._in_table = ids.new_table(capacity), 0
 
     def write(self, at: int, rows: Rows) -> None:
-        """Write rows at row `at`, the first one that no view shows. `find` learns of them by `remember`."""
+        """Write rows at row `at`, the first one that no view shows."""
         end = at + len(rows)
         self._latents[at:end], self._weights[at:end] = rows.latents, rows.weights
         self._partitions[at:end] = rows.partitions
@@ -29,13 +30,15 @@ class Memtable:
         for name, column in self._columns.items():
             column.write(at, rows.columns[name])
 
-    def remember(self, at: int, rows: Rows) -> None:
-        """Let `find` return the rows written at row `at`, once they are published."""
-        self._row_of.update((rows.ids.row(i).tobytes(), at + i) for i in range(len(rows)))
+    def find(self, wanted: Ragged, length: int) -> NDArray[np.int64]:
+        """Return the newest row of each id among the first `length` rows, dead or alive, or -1. Only for the writer.
 
-    def find(self, name: bytes) -> int:
-        """Return the newest row of an id, dead or alive, or -1. Only for the writer."""
-        return self._row_of.get(name, -1)
+        Rows enter the table here, not when they are written: one that was never published is overwritten.
+        """
+        written = self._ids.view(length)
+        ids.put_rows(self._slots, written.flat, written.offsets, self._in_table, length)
+        self._in_table = length
+        return ids.find_rows(self._slots, written.flat, written.offsets, wanted.flat, wanted.offsets)
 
     def view(self, length: int) -> Rows:
         """Return the first `length` rows without copying."""
@@ -51,4 +54,5 @@ class Memtable:
     def nbytes(self) -> int:
         """Bytes of all arrays, used or not."""
         fixed = self._latents.nbytes + self._weights.nbytes + self._partitions.nbytes
-        return fixed + self._ids.nbytes + sum(column.nbytes for column in self._columns.values())
+        ids_nbytes = self._ids.nbytes + self._slots.nbytes
+        return fixed + ids_nbytes + sum(column.nbytes for column in self._columns.values())

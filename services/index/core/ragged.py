@@ -25,8 +25,8 @@ class Ragged:
         return self.flat[self.offsets[i] : self.offsets[i + 1]]
 
     def take(self, selected: NDArray[np.int64]) -> "Ragged":
-        """Return the selected rows in that order."""
-        return Ragged(*_gather(self.flat, self.offsets, selected))
+        """Return the selected rows in that order, copied."""
+        return gather([(self, selected)])
 
     @property
     def nbytes(self) -> int:
@@ -34,18 +34,23 @@ class Ragged:
         return self.flat.nbytes + self.offsets.nbytes
 
 
-def ragged(lengths: Sequence[int], flat: NDArray[Any]) -> Ragged:
+def ragged(lengths: Sequence[int] | NDArray[np.int64], flat: NDArray[Any]) -> Ragged:
     """Make rows of the given lengths out of a flat array."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return Ragged(flat, offsets)
 
 
-def concatenate(parts: Sequence[Ragged]) -> Ragged:
-    """Return the rows of all parts, one after the other."""
-    starts = np.cumsum([0, *(len(part.flat) for part in parts)])
-    offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
-    return Ragged(np.concatenate([part.flat for part in parts]), np.concatenate([*offsets, starts[-1:]]))
+def gather(sources: Sequence[tuple[Ragged, NDArray[np.int64]]]) -> Ragged:
+    """Return the selected rows of all sources, one source after the other, copied once and without the GIL."""
+    ends = np.cumsum([len(selected) for _, selected in sources])
+    offsets = np.zeros(ends[-1] + 1, np.int64)
+    for (source, selected), end in zip(sources, ends, strict=True):
+        _measure(source.offsets, selected, offsets, end - len(selected))
+    flat = np.empty(offsets[-1], sources[0][0].flat.dtype)
+    for (source, selected), end in zip(sources, ends, strict=True):
+        _copy(source.flat, source.offsets, selected, flat, offsets, end - len(selected))
+    return Ragged(flat, offsets)
 
 
 class GrowingRagged:
@@ -77,16 +82,26 @@ class GrowingRagged:
 
 
 @compiled
-def _gather(
-    flat: NDArray[Any], offsets: NDArray[np.int64], selected: NDArray[np.int64]
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    taken = np.zeros(len(selected) + 1, np.int64)
+def _measure(
+    source_offsets: NDArray[np.int64], selected: NDArray[np.int64], offsets: NDArray[np.int64], at: int
+) -> None:
+    """Write the offsets behind row `at` for the selected rows."""
     for i in range(len(selected)):
         row = selected[i]
-        taken[i + 1] = taken[i] + offsets[row + 1] - offsets[row]
-    gathered = np.empty(taken[-1], flat.dtype)
+        offsets[at + i + 1] = offsets[at + i] + source_offsets[row + 1] - source_offsets[row]
+
+
+@compiled
+def _copy(
+    source: NDArray[Any],
+    source_offsets: NDArray[np.int64],
+    selected: NDArray[np.int64],
+    flat: NDArray[Any],
+    offsets: NDArray[np.int64],
+    at: int,
+) -> None:
+    """Copy the selected rows to row `at` and on."""
     for i in range(len(selected)):
-        begin = offsets[selected[i]]
-        for j in range(taken[i + 1] - taken[i]):
-            gathered[taken[i] + j] = flat[begin + j]
-    return gathered, taken
+        begin, to = source_offsets[selected[i]], offsets[at + i]
+        for j in range(offsets[at + i + 1] - to):
+            flat[to + j] = source[begin + j]

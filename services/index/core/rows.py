@@ -30,13 +30,7 @@ class Rows:
 
     def take(self, selected: NDArray[np.int64]) -> "Rows":
         """Return the selected rows in that order, copied."""
-        return Rows(
-            self.latents[selected],
-            self.weights[selected],
-            self.ids.take(selected),
-            self.partitions[selected],
-            {name: column.take(selected) for name, column in self.columns.items()},
-        )
+        return gather([(self, selected)])
 
     @property
     def nbytes(self) -> int:
@@ -45,12 +39,15 @@ class Rows:
         return fixed + self.ids.nbytes + sum(column.nbytes for column in self.columns.values())
 
 
-def concatenate(parts: Sequence[Rows]) -> Rows:
-    """Return the rows of all parts, one after the other, copied."""
+def gather(sources: Sequence[tuple[Rows, NDArray[np.int64]]]) -> Rows:
+    """Return the selected rows of all sources, one source after the other, each row copied once."""
     return Rows(
-        np.concatenate([part.latents for part in parts]),
-        np.concatenate([part.weights for part in parts]),
-        ragged.concatenate([part.ids for part in parts]),
-        np.concatenate([part.partitions for part in parts]),
-        {name: columns.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+        columns.gather_arrays([(source.latents, selected) for source, selected in sources]),
+        columns.gather_arrays([(source.weights, selected) for source, selected in sources]),
+        ragged.gather([(source.ids, selected) for source, selected in sources]),
+        columns.gather_arrays([(source.partitions, selected) for source, selected in sources]),
+        {
+            name: columns.gather([(source.columns[name], selected) for source, selected in sources])
+            for name in sources[0][0].columns
+        },
     )

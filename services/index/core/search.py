@@ -5,24 +5,26 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.index.core import bits, kernels
+from services.index.core import accumulate, bits, block_max, hits, planner
 from services.index.core.bits import Words
 from services.index.core.code import Codes
 from services.index.core.columns import Mask
+from services.index.core.hits import Names
 from services.index.core.limits import PARTITION_MAX
+from services.index.core.postings import BLOCK
 from services.index.core.rows import Rows
-from services.index.core.segment import Part
+from services.index.core.scoring import Documents
+from services.index.core.segment import ROWS_MAX
 from services.index.core.where import Where, evaluate
 from services.index.core.writer import State
 
 Hit: TypeAlias = tuple[str, float]
-_U32_END = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +37,31 @@ class Options:
     level: int
     floor: float
     """Least score of a hit; 0 admits every score, which are all > 0."""
+    kernel: int
+    """Kernel for segments; planner.ANY to choose."""
 
 
 class Scratch(threading.local):
-    """Arrays that every thread reuses from query to query."""
+    """What every thread reuses from query to query."""
 
     def __init__(self, hidden_dim: int) -> None:
-        self.narrow_sums = np.empty(kernels.WINDOW, np.uint32)
-        self.sums = np.empty(kernels.WINDOW, np.int64)
-        self.squares = np.empty(kernels.WINDOW, np.int64)
-        self.query_by_latent = np.zeros(hidden_dim, np.int64)
+        bounds = block_max.bounds(ROWS_MAX // BLOCK)
+        self.kernels = planner.Scratch(accumulate.sums(), bounds, np.zeros(hidden_dim, np.uint16))
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """Rows that a search may find, for each part of a state and its recent rows."""
 
-    parts: tuple[Words, ...]
+    parts: tuple[tuple[Words, int], ...]
+    """Bits, and how many are set."""
     recent: Words
 
 
 def allowed_rows(state: State, where: Where | None, partitions: Collection[int] | None) -> Allowed:
     """Evaluate a checked filter and a set of partitions over all rows that are not deleted."""
     if where is None and partitions is None:
-        return Allowed(tuple(part.alive for part in state.parts), state.recent_alive)
+        return Allowed(tuple((part.alive, part.documents) for part in state.parts), state.recent_alive)
     wanted = None
     if partitions is not None:
         wanted = np.zeros(PARTITION_MAX + 1, np.bool_)
@@ -71,8 +74,10 @@ def allowed_rows(state: State, where: Where | None, partitions: Collection[int] 
         packed = bits.pack(mask)
         return alive[: len(packed)] & packed
 
-    parts = tuple(restrict(part.alive, part.segment.rows) for part in state.parts)
-    return Allowed(parts, restrict(state.recent_alive, state.recent))
+    words = [restrict(part.alive, part.segment.rows) for part in state.parts]
+    return Allowed(
+        tuple((allowed, bits.count(allowed)) for allowed in words), restrict(state.recent_alive, state.recent)
+    )
 
 
 def search(
@@ -89,16 +94,6 @@ def search(
         return list(chain.from_iterable(answered))
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """One query's prefix, Σq̂² of it, and the min-heap of the best scores so far."""
-
-    latents: NDArray[np.uint16]
-    weights: NDArray[np.uint16]
-    square: int
-    best: NDArray[np.float64]
-
-
 def _search_one(
     state: State,
     options: Options,
@@ -107,71 +102,35 @@ def _search_one(
     latents: NDArray[np.uint16],
     weights: NDArray[np.uint16],
 ) -> list[Hit]:
-    active = int(np.count_nonzero(weights))
-    if not active:
-        return []
-    square = int(np.sum(weights.astype(np.int64) ** 2))
-    query = _Query(latents[:active], weights[:active], square, np.empty(options.top_n))
-    found: list[tuple[Rows, NDArray[np.int64], NDArray[np.float64]]] = []
-    filled = 0
-    for part, words in zip(state.parts, allowed.parts, strict=True):
-        rows, scores, filled = _score_part(part, words, query, options, scratch, filled)
-        found.append((part.segment.rows, rows, scores))
-    rows, scores, filled = _score_recent(state.recent, allowed.recent, query, options, scratch, filled)
-    found.append((state.recent, rows, scores))
-    worst = query.best[0] if filled == options.top_n else 0.0
-    # All rows tied with the last place are still here, so that ids alone decide between them.
-    ranked = sorted(
-        (-score, source.ids.row(row).tobytes())
-        for source, rows, scores in found
-        for row, score in zip(rows[scores >= worst].tolist(), scores[scores >= worst].tolist(), strict=True)
-    )
-    return [(name.decode(), -score) for score, name in ranked[: options.top_n]]
+    best, filled = hits.room(options.top_n), 0
+    for part, (words, count) in zip(state.parts, allowed.parts, strict=True):
+        if count:
+            segment = part.segment
+            filled = planner.search_sealed(
+                options.kernel,
+                segment.sealed,
+                _documents(segment.rows, words, options.k_docs),
+                count,
+                options.level,
+                latents,
+                weights,
+                options.floor,
+                scratch.kernels,
+                best,
+                filled,
+                segment.memory,
+            )
+    if len(state.recent):
+        documents = _documents(state.recent, allowed.recent, options.k_docs)
+        filled = planner.search_unsealed(documents, latents, weights, options.floor, scratch.kernels, best, filled)
+    order, offsets, text = hits.ranked(best, filled)
+    names = text.tobytes()
+    ends, scores = pairwise(offsets.tolist()), best.scores[order].tolist()
+    return [(names[begin:end].decode(), score) for (begin, end), score in zip(ends, scores, strict=True)]
 
 
-def _score_part(
-    part: Part, words: Words, query: _Query, options: Options, scratch: Scratch, filled: int
-) -> kernels.Found:
-    segment, level = part.segment, options.level
-    # Cauchy-Schwarz: Σq̂·d̂ ≤ √(Σq̂²·Σd̂²). Half as wide an accumulator is faster wherever nothing can overflow it.
-    narrow = query.square * segment.greatest_squares[level] < _U32_END * _U32_END
-    return kernels.score_postings(
-        segment.starts,
-        segment.posting_rows,
-        segment.posting_weights,
-        segment.squares[level],
-        segment.least_squares[level],
-        len(segment.squares),
-        level,
-        query.latents,
-        query.weights,
-        query.square,
-        words,
-        options.floor,
-        query.best,
-        filled,
-        scratch.narrow_sums if narrow else scratch.sums,
-    )
-
-
-def _score_recent(
-    rows: Rows, words: Words, query: _Query, options: Options, scratch: Scratch, filled: int
-) -> kernels.Found:
-    return kernels.score_rows(
-        rows.latents,
-        rows.weights,
-        options.k_docs,
-        query.latents,
-        query.weights,
-        query.square,
-        words,
-        options.floor,
-        query.best,
-        filled,
-        scratch.query_by_latent,
-        scratch.sums,
-        scratch.squares,
-    )
+def _documents(rows: Rows, allowed: Words, k_docs: int) -> Documents:
+    return Documents(rows.latents, rows.weights, Names(rows.ids.flat, rows.ids.offsets), allowed, k_docs)
 
 
 def document_ids(state: State) -> list[str]:

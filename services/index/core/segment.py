@@ -1,39 +1,39 @@
 """A sealed, immutable segment: rows in code order and everything that search derives from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.index.core import ids, kernels
+from services.index.core import ids, planner, postings
 from services.index.core.bits import Words
+from services.index.core.planner import Memory, Sealed
+from services.index.core.postings import Blocks, Norms, Postings
 from services.index.core.ragged import Ragged
 from services.index.core.rows import Rows
+from services.index.core.shapes import I32
 
 ROWS_MAX = 1 << 22
-"""Rows of one segment, so that starts of postings fit u32 at every k_max."""
+"""Rows of one segment, so that blocks fit u16 and starts of postings fit u32 at every k_max."""
 _ORDER_LATENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Rows plus postings.
+    """Rows, and what kernels read of them.
 
     Codes are as good as cluster labels: sorted by their leading latents, similar documents lie side by side, so a
-    query's postings fall on few cache lines.
+    query's postings fall on few cache lines and its best documents into few blocks.
     """
 
     rows: Rows
-    squares: NDArray[np.int64]
-    """Σd̂² of each prefix, [levels, n]."""
-    starts: NDArray[np.uint32]
-    posting_rows: NDArray[np.uint16]
-    posting_weights: NDArray[np.uint16]
-    slots: NDArray[np.int32]
+    sealed: Sealed
+    slots: I32
     """Hash table from id to row; ids are distinct."""
-    least_squares: tuple[int, ...]
-    """Smallest square at each level that is not 0; 1 when all are."""
-    greatest_squares: tuple[int, ...]
+    memory: Memory
+    """What the planner learns; the only thing that changes."""
 
     def find(self, wanted: Ragged) -> NDArray[np.int64]:
         """Return the row of each wanted id, -1 where the segment has none."""
@@ -42,11 +42,29 @@ class Segment:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def derived(self) -> dict[str, NDArray[Any]]:
+        """Return what `assemble` needs besides the rows, by name."""
+        sealed = self.sealed
+        return {
+            "posting-starts": sealed.postings.starts,
+            "posting-rows": sealed.postings.rows,
+            "posting-weights": sealed.postings.weights,
+            "posting-units": sealed.postings.units,
+            "posting-lengths": sealed.lengths,
+            "block-starts": sealed.blocks.starts,
+            "block-numbers": sealed.blocks.blocks,
+            "block-rises": sealed.blocks.rises,
+            "norms": sealed.norms.rows,
+            "block-norms": sealed.norms.blocks,
+            "greatest-norms": sealed.norms.greatest,
+            "least-norms": sealed.norms.least,
+            "slots": self.slots,
+        }
+
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        derived = (self.squares, self.starts, self.posting_rows, self.posting_weights, self.slots)
-        return self.rows.nbytes + sum(array.nbytes for array in derived)
+        return self.rows.nbytes + sum(array.nbytes for array in self.derived().values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +82,22 @@ def build(rows: Rows, hidden_dim: int, levels: tuple[int, ...]) -> Segment:
     leading = [rows.latents[:, rank] for rank in range(min(_ORDER_LATENTS, rows.latents.shape[1]))]
     ordered = rows.take(np.lexsort(leading[::-1]))
     steps = np.array(levels, np.int64)
-    postings = kernels.build_postings(ordered.latents, ordered.weights, steps, hidden_dim)
-    return assemble(ordered, kernels.prefix_squares(ordered.weights, steps), *postings)
-
-
-def assemble(
-    rows: Rows,
-    squares: NDArray[np.int64],
-    starts: NDArray[np.uint32],
-    posting_rows: NDArray[np.uint16],
-    posting_weights: NDArray[np.uint16],
-) -> Segment:
-    """Make a segment from its stored arrays."""
-    slots = ids.build_table(rows.ids.flat, rows.ids.offsets)
-    least = tuple(int(np.min(level, initial=1 << 62, where=level > 0)) for level in squares)
-    return Segment(
-        rows,
-        squares,
-        starts,
-        posting_rows,
-        posting_weights,
-        slots,
-        tuple(1 if square == 1 << 62 else square for square in least),
-        tuple(int(level.max()) for level in squares),
+    units = postings.latent_units(ordered.latents, ordered.weights, hidden_dim)
+    by_latent = Postings(*postings.build_postings(ordered.latents, ordered.weights, steps, units), units)
+    sealed = Sealed(
+        by_latent,
+        postings.lengths(by_latent.starts, hidden_dim, len(levels)),
+        Blocks(*postings.build_blocks(ordered.latents, ordered.weights, steps, units)),
+        Norms(*postings.build_norms(ordered.weights, steps)),
     )
+    slots = ids.build_table(ordered.ids.flat, ordered.ids.offsets)
+    return Segment(ordered, sealed, slots, planner.memory(len(levels)))
+
+
+def assemble(rows: Rows, derived: Mapping[str, NDArray[Any]]) -> Segment:
+    """Make a segment from its rows and what `Segment.derived` returned of them."""
+    by_latent = Postings(*(derived[f"posting-{name}"] for name in ("starts", "rows", "weights", "units")))
+    blocks = Blocks(*(derived[f"block-{name}"] for name in ("starts", "numbers", "rises")))
+    norms = Norms(*(derived[name] for name in ("norms", "block-norms", "greatest-norms", "least-norms")))
+    sealed = Sealed(by_latent, derived["posting-lengths"], blocks, norms)
+    return Segment(rows, sealed, derived["slots"], planner.memory(len(norms.greatest)))

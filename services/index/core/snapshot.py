@@ -1,13 +1,16 @@
 """Snapshots: one folder of arrays and a manifest that proves them whole.
 
-`manifest.json` holds the body (format version, dimensions, fields, counts, and size and SHA-256 of every file) and
-the SHA-256 of the body. A folder appears under its name complete or not at all; files that the manifest does not
-name are ignored.
+`manifest.json` holds the body (format version, dimensions, fields, positions, counts, and size and SHA-256 of every
+file) and the SHA-256 of the body. A folder appears under its name complete or not at all; files that the manifest
+does not name are ignored. A program that is killed while it saves leaves a hidden folder `.<name>.*` beside the path,
+which nothing reads.
+
+Segments never change, so snapshots that hold the same one share its files as hard links. Change no file of a snapshot
+in place: it may be part of others, and of an index that is being searched.
 """
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,15 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.index.core import bits, segment
+from services.index.core.bits import Words
+from services.index.core.code import levels
 from services.index.core.columns import Column, KeywordColumn, ScalarColumn
 from services.index.core.errors import CorruptSnapshot, SnapshotExists, UnsupportedSnapshot
 from services.index.core.fields import Declared, declare
 from services.index.core.ragged import Ragged, ragged
 from services.index.core.rows import Rows
 from services.index.core.segment import Part
+from services.index.core.stored import StoredArrays, StoredFile, sync, write_durably
 
 FORMAT: Final = "csr-index"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""2 has positions, and derives other arrays from the rows than 1."""
 _MANIFEST: Final = "manifest.json"
 Arrays = dict[str, NDArray[Any]]
 
@@ -39,11 +46,13 @@ class Snapshot:
     hidden_dim: int
     k_max: int
     declared: Declared
+    lsns: Mapping[int, int]
+    """Position in the log that the documents are at, by partition."""
     parts: tuple[Part, ...]
 
 
-def save(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot durably.
+def save(path: Path, snapshot: Snapshot, known: StoredArrays) -> None:
+    """Write a snapshot durably, linking the files of arrays that are known to lie in one.
 
     Raises:
         SnapshotExists: the path is taken.
@@ -52,11 +61,15 @@ def save(path: Path, snapshot: Snapshot) -> None:
         raise SnapshotExists(f"path {path} exists already; snapshots are never overwritten")
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    written: list[tuple[NDArray[Any], StoredFile]] = []
     try:
         segments = []
         for number, part in enumerate(snapshot.parts):
-            arrays = _arrays(part, snapshot.declared)
-            files = {name: _write_array(folder, f"{number:04d}-{name}.npy", arrays[name]) for name in arrays}
+            files = {}
+            for name, array in _arrays(part, snapshot.declared).items():
+                file = known.write(folder / f"{number:04d}-{name}.npy", array)
+                files[name] = {"bytes": file.bytes, "sha256": file.sha256}
+                written.append((array, file))
             segments.append({"rows": len(part.segment), "documents": part.documents, "files": files})
         body = {
             "format": FORMAT,
@@ -64,20 +77,23 @@ def save(path: Path, snapshot: Snapshot) -> None:
             "hidden_dim": snapshot.hidden_dim,
             "k_max": snapshot.k_max,
             "fields": dict(snapshot.declared),
+            "lsns": {str(partition): int(lsn) for partition, lsn in snapshot.lsns.items()},
             "segments": segments,
         }
         manifest = {"body": body, "sha256": _digest(body)}
-        _write(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
-        _sync(folder)
+        write_durably(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        sync(folder)
         folder.rename(path)
-        _sync(path.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    for array, file in written:
+        known.remember(array, file.moved_to(path))
+    sync(path.parent)
 
 
-def load(path: Path) -> Snapshot:
-    """Read a snapshot and verify every byte of it.
+def load(path: Path, known: StoredArrays) -> Snapshot:
+    """Map a snapshot into memory and verify every byte of it.
 
     Raises:
         CorruptSnapshot: files are missing, truncated or altered.
@@ -87,9 +103,21 @@ def load(path: Path) -> Snapshot:
     declared = declare(body["fields"])
     parts = []
     for number, entry in enumerate(body["segments"]):
-        arrays = {name: _read_array(path, f"{number:04d}-{name}.npy", entry["files"][name]) for name in entry["files"]}
-        parts.append(_part(arrays, declared, entry["documents"]))
-    return Snapshot(body["hidden_dim"], body["k_max"], declared, tuple(parts))
+        arrays = {
+            name: known.read(path / f"{number:04d}-{name}.npy", file["bytes"], file["sha256"])
+            for name, file in entry["files"].items()
+        }
+        if entry["documents"] != bits.count(arrays["alive"]):
+            raise CorruptSnapshot(
+                f"{path / _MANIFEST} counts {entry['documents']} documents, not {bits.count(arrays['alive'])}"
+            )
+        rows = _rows(arrays, declared)
+        if body["format_version"] == FORMAT_VERSION:
+            parts.append(Part(segment.assemble(rows, arrays), arrays["alive"], entry["documents"]))
+        else:
+            parts.append(_rebuilt(rows, arrays["alive"], body["hidden_dim"], body["k_max"]))
+    lsns = {int(partition): lsn for partition, lsn in body.get("lsns", {}).items()}
+    return Snapshot(body["hidden_dim"], body["k_max"], declared, lsns, tuple(parts))
 
 
 def _arrays(part: Part, declared: Declared) -> Arrays:
@@ -101,11 +129,8 @@ def _arrays(part: Part, declared: Declared) -> Arrays:
         "partitions": rows.partitions,
         "ids": rows.ids.flat,
         "id-offsets": rows.ids.offsets,
-        "squares": part.segment.squares,
-        "starts": part.segment.starts,
-        "posting-rows": part.segment.posting_rows,
-        "posting-weights": part.segment.posting_weights,
     }
+    arrays |= part.segment.derived()
     for number, name in enumerate(declared):
         column = rows.columns[name]
         if isinstance(column, ScalarColumn):
@@ -119,19 +144,20 @@ def _arrays(part: Part, declared: Declared) -> Arrays:
     return arrays
 
 
-def _part(arrays: Arrays, declared: Declared, documents: int) -> Part:
-    rows = Rows(
+def _rebuilt(rows: Rows, alive: Words, hidden_dim: int, k_max: int) -> Part:
+    """Return a part of an earlier format: its documents are as today's, what is derived from them is not."""
+    built = segment.build(rows.take(bits.rows_of(alive, len(rows))), hidden_dim, levels(k_max))
+    return Part(built, bits.pack(np.ones(len(built), np.bool_)), len(built))
+
+
+def _rows(arrays: Arrays, declared: Declared) -> Rows:
+    return Rows(
         arrays["latents"],
         arrays["weights"],
         Ragged(arrays["ids"], arrays["id-offsets"]),
         arrays["partitions"],
         {name: _column(arrays, f"field{number}-") for number, name in enumerate(declared)},
     )
-    postings = arrays["starts"], arrays["posting-rows"], arrays["posting-weights"]
-    built = segment.assemble(rows, arrays["squares"], *postings)
-    if documents != bits.count(arrays["alive"]):
-        raise CorruptSnapshot(f"the manifest counts {documents} documents, not {bits.count(arrays['alive'])}")
-    return Part(built, arrays["alive"], documents)
 
 
 def _column(arrays: Arrays, prefix: str) -> Column:
@@ -156,47 +182,5 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return dict(body)
 
 
-def _write_array(folder: Path, name: str, array: NDArray[Any]) -> Mapping[str, Any]:
-    with (folder / name).open("wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"bytes": (folder / name).stat().st_size, "sha256": _file_digest(folder / name)}
-
-
-def _read_array(folder: Path, name: str, recorded: Mapping[str, Any]) -> NDArray[Any]:
-    file = folder / name
-    try:
-        size, digest = file.stat().st_size, _file_digest(file)
-    except OSError as error:
-        raise CorruptSnapshot(f"{file} is missing or unreadable: {error}") from error
-    if size != recorded["bytes"]:
-        raise CorruptSnapshot(f"{file} has {size} bytes, the manifest says {recorded['bytes']}")
-    if digest != recorded["sha256"]:
-        raise CorruptSnapshot(f"{file} was altered: its SHA-256 is not the manifest's")
-    array: NDArray[Any] = np.load(file, allow_pickle=False)
-    return array
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,9 +18,9 @@ def warmup() -> None:
     weights = np.ones((count, 4), np.float32)
     index.upsert([f"sealed-{i}" for i in range(count)], latents, weights)
     index.upsert(["recent"], latents[:1], weights[:1], [{"word": "a"}])
-    # Equal weights at k = 4 have Σŵ² = 2³² and need the wide accumulator; at k = 1 the narrow one serves.
-    for k_docs in (1, 4):
-        index.search(latents[:1], weights[:1], 1, k_docs=k_docs, where=Eq("word", "a"))
+    for where in (None, Eq("word", "a")):
+        index.search(latents[:1], weights[:1], 1, where=where)
+    index.explain(latents[:1], weights[:1], ["recent"])
     index.delete([f"sealed-{i}" for i in range(count // 2)])
     index.statistics()
     with tempfile.TemporaryDirectory() as folder:

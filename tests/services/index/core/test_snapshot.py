@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import mmap
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from services.index.core import snapshot
+from services.index.core import snapshot, writer
 from services.index.core.errors import CorruptSnapshot, SnapshotExists, UnsupportedSnapshot
 from services.index.core.index import SparseIndex
 from services.index.core.where import And, Eq, Range
+from tests.services.index.core import oracle
 from tests.services.index.core.data import codes, single
 
 
@@ -87,22 +92,35 @@ def test_a_failed_save_leaves_nothing(index: SparseIndex, tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def files(folder: Path) -> list[Path]:
-    """Return a snapshot's files by name."""
-    return sorted(folder.iterdir())
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> SparseIndex:
+    """Return an index with two segments, a memtable, deletions and fields that is quick to save and load."""
+    monkeypatch.setattr(writer, "SEAL_ROWS", 64)
+    batch = codes(np.random.default_rng(0), "skewed", 170, 64, 8)
+    records: list[Any] = [{"year": row, "tags": [f"t{row % 5}", "ü"]} for row in range(170)]
+    index = SparseIndex(64, 8, {"year": "int", "tags": "keywords"})
+    for begin in (0, 70, 140):
+        rows = slice(begin, begin + 70)
+        names = [f"doc-{row}" for row in range(170)[rows]]
+        index.upsert(names, batch.latents[rows], batch.weights[rows], records[rows])
+    index.delete(["doc-3", "doc-90", "doc-160"])
+    return index
 
 
-def test_every_changed_truncated_or_missing_file_is_refused(index: SparseIndex, tmp_path: Path) -> None:
+def test_every_changed_truncated_or_missing_file_is_refused(little: SparseIndex, tmp_path: Path) -> None:
     """A damaged disk would turn into silently wrong answers."""
-    folder = tmp_path / "snapshot"
-    index.save(folder)
-    names = [file.name for file in files(folder)]
-    assert len(names) == 33  # 16 arrays in each of two segments, and the manifest
-    for file in files(folder):
+    folder, rng = tmp_path / "snapshot", np.random.default_rng(0)
+    little.save(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    named = [name for number in range(3) for name in manifest["body"]["segments"][number]["files"]]
+    assert len(list(folder.iterdir())) == len(named) + 1 >= 3 * 12
+    for file in sorted(folder.iterdir()):
         content = file.read_bytes()
-        middle = len(content) // 2
-        changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        for damaged in (changed, content[:-1], content + b"\x00", b""):
+        damages = [content[:-1], content + b"\x00", b""]
+        for place in rng.integers(0, len(content), 3).tolist():
+            flipped = content[place] ^ (1 << int(rng.integers(8)))
+            damages.append(content[:place] + bytes([flipped]) + content[place + 1 :])
+        for damaged in damages:
             file.write_bytes(damaged)
             with pytest.raises(CorruptSnapshot, match=file.name):
                 SparseIndex.load(folder)
@@ -110,7 +128,155 @@ def test_every_changed_truncated_or_missing_file_is_refused(index: SparseIndex, 
         with pytest.raises(CorruptSnapshot, match=file.name):
             SparseIndex.load(folder)
         file.write_bytes(content)
-    assert answers(SparseIndex.load(folder)) == answers(index)
+    assert answers(SparseIndex.load(folder)) == answers(little)
+
+
+def inodes(folder: Path) -> set[int]:
+    """Return the files of a snapshot as the disk knows them."""
+    return {file.stat().st_ino for file in folder.iterdir()}
+
+
+def test_segments_are_written_once(little: SparseIndex, tmp_path: Path) -> None:
+    """Every snapshot of a large collection would cost its whole size in writes and disk space."""
+    little.save(tmp_path / "first")
+    little.delete(["doc-5"])
+    batch = codes(np.random.default_rng(2), "skewed", 10, 64, 8)
+    little.upsert([f"new-{row}" for row in range(10)], batch.latents, batch.weights)
+    before = answers(little)
+    little.save(tmp_path / "second")
+    shared = inodes(tmp_path / "first") & inodes(tmp_path / "second")
+    names = {file.name for file in (tmp_path / "second").iterdir() if file.stat().st_ino in shared}
+    assert {"0000-latents.npy", "0000-ids.npy", "0001-weights.npy", "0001-posting-starts.npy"} <= names
+    assert not {name for name in names if name.startswith("0002") or name in ("0000-alive.npy", "manifest.json")}
+    shutil.rmtree(tmp_path / "first")
+    loaded = SparseIndex.load(tmp_path / "second")
+    assert answers(loaded) == before
+    loaded.delete(["doc-6"])
+    loaded.save(tmp_path / "third")
+    assert len(inodes(tmp_path / "second") & inodes(tmp_path / "third")) > len(shared)
+    assert answers(SparseIndex.load(tmp_path / "third")) == answers(loaded)
+
+
+@pytest.mark.parametrize("fate", ["removed", "altered", "elsewhere"])
+def test_what_cannot_be_linked_is_written(
+    little: SparseIndex, tmp_path: Path, fate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot would fail, or inherit the damage, when an earlier one was cleaned up, damaged or moved away."""
+    little.save(tmp_path / "first")
+    if fate == "removed":
+        shutil.rmtree(tmp_path / "first")
+    elif fate == "altered":
+        file = tmp_path / "first" / "0000-latents.npy"
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+
+        def another_disk(*_: Any) -> None:
+            raise OSError(18, "Invalid cross-device link")
+
+        monkeypatch.setattr("os.link", another_disk)
+    little.save(tmp_path / "second")
+    assert answers(SparseIndex.load(tmp_path / "second")) == answers(little)
+    if fate != "altered":
+        assert not (tmp_path / "first").exists() or not inodes(tmp_path / "first") & inodes(tmp_path / "second")
+
+
+def test_a_loaded_index_lives_on_its_files_and_never_changes_them(little: SparseIndex, tmp_path: Path) -> None:
+    """Loading would need all memory at once, or the first merge would destroy the snapshot."""
+    little.save(tmp_path / "snapshot")
+    before = {file: file.read_bytes() for file in (tmp_path / "snapshot").iterdir()}
+    loaded = SparseIndex.load(tmp_path / "snapshot")
+    owner: Any = loaded.state.parts[0].segment.rows.latents
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    assert isinstance(owner, mmap.mmap)
+    for begin in range(0, 5 * 64, 64):
+        names = [f"new-{row}" for row in range(begin, begin + 64)]
+        for index in (little, loaded):
+            index.upsert(names, np.full((64, 1), begin % 7), np.ones((64, 1), np.float32))
+            index.delete([f"doc-{begin // 4}"])
+    loaded.settle()
+    assert len(loaded.state.parts) <= writer.SEGMENTS_MAX
+    assert answers(loaded) == answers(little)
+    SparseIndex.load(tmp_path / "snapshot").state.parts[0].segment.rows.latents[:] = 0  # as a bug would
+    assert {file: file.read_bytes() for file in (tmp_path / "snapshot").iterdir()} == before
+
+
+def test_a_snapshot_is_of_the_moment_asked_for(little: SparseIndex, tmp_path: Path) -> None:
+    """A server would go on in the log at a position that its documents are not at."""
+    moment, expected = little.state, answers(little)
+    little.delete(["doc-7", "doc-100", "doc-165"])
+    little.upsert(["doc-8"], **single([1], [1.0]))
+    little.save(tmp_path / "snapshot", lsns={0: 17, 65_535: 1 << 60}, at=moment)
+    loaded = SparseIndex.load(tmp_path / "snapshot")
+    assert answers(loaded) == expected
+    assert loaded.lsns == {0: 17, 65_535: 1 << 60}
+    assert little.lsns == {}
+
+
+def test_the_earlier_format_is_read(tmp_path: Path) -> None:
+    """An update of the program would make every snapshot worthless."""
+    shutil.unpack_archive(Path(__file__).with_name("snapshot_format_1.zip"), tmp_path)
+    documents = {
+        f"doc-{row}": oracle.Document(oracle.stored_code([row % 16, (row + 1) % 16], [2.0, 1.0]), {"year": row})
+        for row in range(100)
+        if row % 10
+    }
+    index = SparseIndex.load(tmp_path / "snapshot")
+    assert index.ids() == sorted(documents)
+    query = oracle.stored_code([3, 4], [1.0, 1.0])
+    for k_docs in (1, 2):
+        hits = index.search(**single([3, 4], [1.0, 1.0]), top_n=50, k_docs=k_docs)[0]
+        assert hits == oracle.search(documents, query, 50, k_docs=k_docs)
+    assert [name for name, _ in index.search(**single([3], [1.0]), top_n=9, where=Eq("year", 83))[0]] == ["doc-83"]
+    assert index.lsns == {}
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from services.index.core.index import SparseIndex
+
+folder = Path(sys.argv[1])
+index = SparseIndex(16, 2)
+rows = np.arange(5_000)
+index.upsert([f"doc-{row}" for row in rows], rows[:, None] % 16, np.ones((5_000, 1), np.float32))
+index.upsert(["recent"], np.array([[1]]), np.ones((1, 1), np.float32))
+index.save(folder / "whole")
+for linked in (True, False):
+    for last in range(1_000):
+        child = os.fork()
+        if not child:
+            left = last
+            def before_each_step(event, _):
+                global left
+                if event in ("os.mkdir", "os.link", "open", "os.rename"):
+                    if not left:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    left -= 1
+            if not linked:
+                index._stored = type(index._stored)()
+            sys.addaudithook(before_each_step)
+            index.save(folder / f"{linked}-{last}")
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            break
+"""
+
+
+@pytest.mark.robustness
+def test_a_program_killed_at_any_moment_of_a_save_leaves_a_whole_snapshot_or_none(tmp_path: Path) -> None:
+    """A crash during a save would leave something that looks like a snapshot and is none, or spoil earlier ones."""
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, tmp_path], check=True, timeout=240)
+    expected = SparseIndex.load(tmp_path / "whole").ids()
+    assert len(expected) == 5_001
+    finished = [folder for folder in tmp_path.iterdir() if not folder.name.startswith(".")]
+    killed = [folder for folder in tmp_path.iterdir() if folder.name.startswith(".")]
+    assert len(killed) > 40
+    assert len(finished) == 5  # the first one; and with links and without: killed after the rename, and not at all
+    for folder in finished:
+        assert SparseIndex.load(folder).ids() == expected
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
@@ -123,5 +289,5 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     body["format_version"] = snapshot.FORMAT_VERSION + 1
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     manifest.write_text(json.dumps({"body": body, "sha256": digest}))
-    with pytest.raises(UnsupportedSnapshot, match="has format_version 2; this program reads up to 1"):
+    with pytest.raises(UnsupportedSnapshot, match="has format_version 3; this program reads up to 2"):
         SparseIndex.load(tmp_path / "snapshot")

@@ -7,6 +7,7 @@ import pytest
 
 from services.index.core import writer
 from services.index.core.index import SparseIndex
+from tests.services.index.core.data import codes
 
 
 def test_counts_follow_writes_and_deletes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +36,7 @@ def test_segments_with_many_dead_rows_are_rewritten(monkeypatch: pytest.MonkeyPa
     index.delete(names[:2])
     assert index.statistics().dead_rows == 2
     index.delete(names[2:3])
+    index.settle()
     assert (index.statistics().dead_rows, len(index)) == (0, 7)
     index.delete(names)
     assert (index.statistics().segments, len(index)) == (0, 0)
@@ -57,14 +59,25 @@ def test_an_empty_index_has_numbers_too() -> None:
     assert (statistics.unused_share, statistics.usage_entropy, statistics.posting_skew) == (1.0, 0.0, 0.0)
 
 
-def test_bytes_are_those_of_the_arrays() -> None:
-    """Operators would size machines by a number that leaves most of the memory out."""
-    index = SparseIndex(1024, 32)
+def test_bytes_are_those_that_the_documentation_names() -> None:
+    """Operators would size machines by a number that leaves part of the memory out."""
+    hidden_dim, k_max, count = 1024, 32, 70_000
+    index = SparseIndex(hidden_dim, k_max)
     empty = index.statistics().bytes
-    count = writer.SEAL_ROWS
-    rng = np.random.default_rng(0)
-    latents = np.argsort(rng.random((count, 1024)), axis=1)[:, :32]
-    index.upsert([f"{row:08d}" for row in range(count)], latents, np.ones((count, 32), np.float32))
+    batch = codes(np.random.default_rng(0), "clustered", count, hidden_dim, k_max)
+    index.upsert([f"{row:08d}" for row in range(count)], batch.latents, batch.weights)
+    postings = np.count_nonzero(batch.weights) / count
+    entries = len(index.state.parts[0].segment.derived()["block-rises"]) / count
+    levels, windows = 6, 2
+    expected = (
+        4 * k_max
+        + (3 * postings + 4 * hidden_dim * levels * (windows + 1) / count)
+        + (3 * entries + 4 * hidden_dim * levels / count)
+        + (2 * levels + levels / 16)
+        + 2.1
+    )
+    slots = 4 * 2**18 / count
     per_document = (index.statistics().bytes - empty) / count
-    forward, postings, squares, ids = 4 * 32, 4 * 32, 8 * 6, 8 + 8 + 8
-    assert forward + postings + squares + ids <= per_document <= forward + postings + squares + ids + 16
+    assert per_document == pytest.approx(expected + 8 + 8 + slots, abs=0.2)
+    assert 8 <= slots <= 16
+    assert entries < postings

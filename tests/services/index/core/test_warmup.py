@@ -2,24 +2,24 @@
 
 import numpy as np
 
-from services.index.core import ids, kernels, ragged
+from services.index.core.compiled import KERNELS
 from services.index.core.index import SparseIndex
 from services.index.core.warmup import warmup
 from services.index.core.where import Eq
+from tests.services.index.core.checked import KERNELS as NAMES
 from tests.services.index.core.data import codes
 
 
 def compiled_kernels() -> dict[str, int]:
     """Return how many variants of each kernel were compiled or read from the disk cache."""
-    found = {name: value for module in (ids, kernels, ragged) for name, value in vars(module).items()}
-    return {name: len(value.signatures) for name, value in found.items() if hasattr(value, "signatures")}
+    return {f"{kernel.py_func.__module__}.{kernel.py_func.__name__}": len(kernel.signatures) for kernel in KERNELS}
 
 
 def test_nothing_is_compiled_after_warmup(tmp_path: object) -> None:
     """The first search, write, merge or restart after a deployment would take seconds and time out."""
     warmup()
     before = compiled_kernels()
-    assert before["score_postings"] == 2, "both accumulator types"
+    assert before["services.index.core.planner.search_sealed"] == 1, "one variant serves every query"
     rng = np.random.default_rng(0)
     index = SparseIndex(512, 32, {"tag": "keywords", "year": "int"})
     for begin in range(0, 40_000, 5_000):
@@ -32,7 +32,10 @@ def test_nothing_is_compiled_after_warmup(tmp_path: object) -> None:
     queries = codes(rng, "uniform", 20, 512, 256)
     for each in (index, loaded):
         for k in (1, 8, 32):
-            each.search(queries.latents, queries.weights, 100, k=k, min_score=0.1, where=Eq("tag", "a"), threads=2)
+            for kernel in NAMES:
+                options = {"k": k, "min_score": 0.1, "where": Eq("tag", "a"), "threads": 2, "kernel": kernel}
+                each.search(queries.latents, queries.weights, 100, **options)
+        each.explain(queries.latents[:1], queries.weights[:1], ["1", "2"])
         each.statistics()
         each.delete([str(row) for row in range(20_000)])
     assert compiled_kernels() == before

@@ -1,0 +1,190 @@
+"""Which kernel answers a query on a segment. All give the same hits; this only saves time.
+
+Costs are estimated from counts that are there anyway (postings, entries of block maxima, rows), times what one of each
+costs; how many blocks the block-max kernel will have to score is remembered per segment from the queries before.
+"""
+
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+
+from services.index.core.accumulate import Sums, accumulate
+from services.index.core.block_max import Bounds, block_max
+from services.index.core.compiled import compiled, inlined
+from services.index.core.hits import Hits, settle
+from services.index.core.postings import BLOCK, WINDOW, Blocks, Norms, Postings
+from services.index.core.scoring import Documents, Query, load, score_all, unload
+from services.index.core.shapes import F64, I64, U16, U32
+
+Kernel: TypeAlias = Literal["accumulate", "block-max", "direct"]
+KERNELS: Final[tuple[Kernel, ...]] = get_args(Kernel)
+ACCUMULATE, BLOCK_MAX, DIRECT = range(3)
+ANY: Final = -1
+
+# Nanoseconds on one core, measured by benchmarks/index.py; only their proportions matter.
+_NS_SUM: Final = 0.06
+"""One row's sum: clear it and look at it."""
+_NS_POSTING: Final = 0.3
+_NS_RUN: Final = 15.0
+"""One run of postings, of a latent in a window."""
+_NS_BLOCK: Final = 0.5
+_NS_ENTRY: Final = 0.8
+_NS_WEIGHT: Final = 0.5
+"""One weight of a row that is scored from its code."""
+_RETRY: Final = 64
+"""Where block-max keeps losing, every so many queries its bounds are computed again."""
+_MEMORY: Final = 0.1
+"""Weight of the newest query in what is remembered."""
+
+
+class Memory(NamedTuple):
+    """What one segment remembers; the threads that search it share it, and a lost update does no harm.
+
+    left: float64 [levels, 9], blocks that block-max had left to score, by level and by log2 of the query's latents.
+    skipped: int64, of the same shape, queries since it was last tried. chosen: int64 [3], queries answered by each
+    kernel. visited: int64 [1], blocks scored by block-max.
+    """
+
+    left: F64
+    skipped: I64
+    chosen: I64
+    visited: I64
+
+
+class Sealed(NamedTuple):
+    """What kernels read of a segment. lengths: u32 [levels, h], postings of a latent at a level."""
+
+    postings: Postings
+    lengths: U32
+    blocks: Blocks
+    norms: Norms
+
+
+class Scratch(NamedTuple):
+    """What a thread reuses from query to query. by_latent: u16 [h], all 0 between queries."""
+
+    sums: Sums
+    bounds: Bounds
+    by_latent: U16
+
+
+def memory(levels: int) -> Memory:
+    """Return what a new segment remembers: nothing, so that block-max is tried."""
+    shape = (levels, 9)
+    return Memory(np.zeros(shape), np.zeros(shape, np.int64), np.zeros(3, np.int64), np.zeros(1, np.int64))
+
+
+@compiled
+def search_sealed(
+    kernel: int,
+    sealed: Sealed,
+    documents: Documents,
+    alive: int,
+    level: int,
+    latents: U16,
+    weights: U16,
+    floor: float,
+    scratch: Scratch,
+    hits: Hits,
+    filled: int,
+    remembered: Memory,
+) -> int:
+    """Offer every allowed row of a segment that can be among the best; return how many hits there are.
+
+    Args:
+        kernel: ACCUMULATE, BLOCK_MAX, DIRECT, or ANY to choose.
+        alive: How many rows are allowed.
+        level: Place of documents.k among the levels.
+        latents, weights: The query's prefix, a stored code.
+        floor: Least score of a hit.
+    """
+    query = load(latents, weights, floor, scratch.by_latent)
+    if len(query.latents):
+        filled = _search(kernel, sealed, documents, alive, level, query, scratch, hits, filled, remembered)
+        settle(hits, filled, documents.names)
+    unload(query)
+    return filled
+
+
+@compiled
+def search_unsealed(
+    documents: Documents, latents: U16, weights: U16, floor: float, scratch: Scratch, hits: Hits, filled: int
+) -> int:
+    """Offer every allowed row of the memtable; return how many hits there are."""
+    query = load(latents, weights, floor, scratch.by_latent)
+    filled = score_all(documents, query, hits, filled)
+    settle(hits, filled, documents.names)
+    unload(query)
+    return filled
+
+
+@inlined
+def _search(
+    kernel: int,
+    sealed: Sealed,
+    documents: Documents,
+    alive: int,
+    level: int,
+    query: Query,
+    scratch: Scratch,
+    hits: Hits,
+    filled: int,
+    remembered: Memory,
+) -> int:
+    bucket = _bucket(len(query.latents))
+    accumulating, bounding = _costs(sealed, len(documents.latents), level, query)
+    visit = BLOCK * documents.k * _NS_WEIGHT
+    most_visits = np.inf
+    if kernel == ANY:
+        one_by_one = alive * documents.k * _NS_WEIGHT + len(documents.allowed)
+        expected = bounding + remembered.left[level, bucket] * visit
+        kernel = ACCUMULATE
+        if one_by_one < min(accumulating, expected):
+            kernel = DIRECT
+        elif expected < accumulating:
+            kernel = BLOCK_MAX
+        elif bounding < accumulating:
+            remembered.skipped[level, bucket] += 1
+            if remembered.skipped[level, bucket] >= _RETRY:
+                kernel = BLOCK_MAX
+        most_visits = accumulating / visit
+    seeds = np.empty(0, np.int64)
+    if kernel == BLOCK_MAX:
+        filled, left, visited, seeds = block_max(
+            sealed.blocks, sealed.norms, sealed.postings.units, documents, level, query, scratch.bounds, hits, filled,
+            most_visits,
+        )  # fmt: skip
+        remembered.left[level, bucket] += _MEMORY * (left - remembered.left[level, bucket])
+        remembered.skipped[level, bucket] = 0
+        remembered.visited[0] += visited
+        if left > most_visits:
+            kernel = ACCUMULATE
+    if kernel == ACCUMULATE:
+        filled = accumulate(sealed.postings, sealed.norms, documents, level, query, scratch.sums, hits, filled, seeds)
+    elif kernel == DIRECT:
+        filled = score_all(documents, query, hits, filled)
+    remembered.chosen[kernel] += 1
+    return filled
+
+
+@inlined
+def _costs(sealed: Sealed, rows: int, level: int, query: Query) -> tuple[float, float]:
+    """Return nanoseconds of the accumulate kernel, and of all block bounds."""
+    postings, entries = 0, 0
+    levels = len(sealed.lengths)
+    for latent in query.latents:
+        cell = np.int64(latent) * levels
+        postings += sealed.lengths[level, latent]
+        entries += sealed.blocks.starts[cell + level + 1] - sealed.blocks.starts[cell]
+    windows = (rows + WINDOW - 1) // WINDOW
+    accumulating = rows * _NS_SUM + postings * _NS_POSTING + len(query.latents) * windows * _NS_RUN
+    return accumulating, rows / BLOCK * _NS_BLOCK + entries * _NS_ENTRY
+
+
+@inlined
+def _bucket(active: int) -> int:
+    bucket = 0
+    while active > 1:
+        active >>= 1
+        bucket += 1
+    return bucket
