@@ -38,6 +38,11 @@ def _uses_ray(file: str) -> bool:
     return any(f"tests.support.{name} " in source for name in ("champion", "ray_cluster", "stack"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the Ray cluster come first: they take turns in one process, and the others fill the rest of the time."""
+    items.sort(key=lambda item: not _uses_ray(item.nodeid.split("::")[0]))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneRayCluster:
     """Called by xdist in the process that hands out tests."""
     return OneRayCluster(config, log)

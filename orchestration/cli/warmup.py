@@ -1,7 +1,6 @@
 """csr warmup: compile what index servers would compile when they start."""
 
 import time
-from os.path import commonpath
 
 from orchestration.cli.app import Json, app, out, print_json
 
@@ -9,7 +8,7 @@ from orchestration.cli.app import Json, app, out, print_json
 @app.command("warmup")
 def warm_up(json: Json = False) -> None:
     """Compile the index kernels into numba's cache (NUMBA_CACHE_DIR), so that index servers start at once."""
-    from services.index.core.compiled import KERNELS  # numba takes a second to import
+    from services.index.core.compiled import CACHE_FOLDER, KERNELS  # numba takes a second to import
     from services.index.core.warmup import warmup
 
     started = time.perf_counter()
@@ -19,10 +18,12 @@ def warm_up(json: Json = False) -> None:
         sum(sum(getattr(kernel.stats, counter).values()) for kernel in KERNELS)
         for counter in ("cache_misses", "cache_hits")
     )
-    folder = commonpath([kernel.stats.cache_path for kernel in KERNELS])
+    folder = str(CACHE_FOLDER) if CACHE_FOLDER else None
     if json:
         print_json({"compiled": compiled, "cached": cached, "seconds": seconds, "folder": folder})
     else:
         out.print(
-            f"Compiled {compiled} kernels and read {cached} from the cache in {seconds:.1f} s: {folder}", soft_wrap=True
+            f"Compiled {compiled} kernels and read {cached} from the cache in {seconds:.1f} s: "
+            f"{folder or 'there is no folder to keep them in, set NUMBA_CACHE_DIR'}",
+            soft_wrap=True,
         )

@@ -152,6 +152,15 @@ class CollectionIndex:
         self.closed = True
         self._announce()
 
+    def use_merged(self) -> None:
+        """Let searches use the segments that were merged since the last change, which frees those they came from.
+
+        A change that is going on publishes them itself, when it is complete.
+        """
+        if not self._changing.locked():
+            for generation in self.generations.values():
+                generation.publish(generation.published.positions, generation.published.held)
+
     async def _release(self, partitions: Iterable[int]) -> None:
         """Forget partitions and free their documents."""
         self._withdraw(partitions)

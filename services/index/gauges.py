@@ -20,7 +20,10 @@ _GAUGES: Final = (
 
 
 async def report_forever(follower: Follower) -> None:
-    """Refresh the gauges of all collections until cancelled; they describe the active generations."""
+    """Refresh the gauges of all collections until cancelled; they describe the active generations.
+
+    What was merged since the last write comes into use here, too: merges end when nobody waits for them.
+    """
     counted: dict[str, State] = {}
     for spec in (metrics.INDEX_ENTRIES_APPLIED, metrics.INDEX_RELOADS, metrics.INDEX_REFUSED_ENTRIES):
         metrics.counter(spec)  # a counter that is still 0 must be there, or its first increase goes unseen
@@ -31,6 +34,7 @@ async def report_forever(follower: Follower) -> None:
             for spec in _GAUGES:
                 metrics.gauge(spec).remove(name)
         for name, collection in collections.items():
+            collection.use_merged()
             counted[name] = await _report(name, collection, counted.get(name))
         await asyncio.sleep(REPORT_SECONDS)
 

@@ -1,5 +1,4 @@
 """The exact sparse index: numpy and numba only, importing nothing else of this project.
 
-`index.SparseIndex` is the whole engine. `code` holds the arithmetic of codes that writers and readers share; it
-needs numpy alone, so importing it never starts the compiler.
+`index.SparseIndex` is the whole engine. `code` holds the arithmetic of codes that writers and readers share.
 """

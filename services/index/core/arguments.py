@@ -41,7 +41,9 @@ def options(
     if kernel is not None and kernel not in KERNELS:
         raise InvalidSearch(f"kernel must be one of {', '.join(KERNELS)}, not {kernel!r}")
     chosen_kernel = planner.ANY if kernel is None else KERNELS.index(kernel)
-    return Options(top_n, of_query, of_docs, levels.index(of_docs), max(float(floor), 0.0), chosen_kernel)
+    return Options(
+        int(top_n), int(of_query), int(of_docs), levels.index(of_docs), max(float(floor), 0.0), chosen_kernel
+    )
 
 
 def owners(partitions: ArrayLike | None, count: int) -> NDArray[np.uint16]:

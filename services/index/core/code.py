@@ -130,7 +130,8 @@ def _matrices(latents: ArrayLike, weights: ArrayLike) -> tuple[I64, F32]:
     if given.dtype != np.float32:
         with np.errstate(over="ignore", under="ignore"):
             given = given.astype(np.float32)
-    return np.ascontiguousarray(wide, np.int64), np.ascontiguousarray(given)
+    # Read-only arrays are another type to numba, which would compile for seconds.
+    return np.require(wide, np.int64, ["C", "W"]), np.require(given, np.float32, ["C", "W"])
 
 
 @compiled

@@ -14,25 +14,36 @@ KERNELS: Final[list[Any]] = []
 """Every kernel that Python calls, of the modules imported so far, as numba's dispatchers."""
 
 
-def _separate_cache() -> None:
-    """Keep machine code by the sources of all kernels.
+def _cache_folder() -> Path | None:
+    """Return where machine code of exactly these sources is kept; None where nothing can be written.
 
     numba by itself looks at the file of the function that Python calls, and would go on using machine code that
     contains an older version of a function from another file.
     """
     sources = Path(__file__).parent
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))).hexdigest()[:16]
-    folder = Path(numba.config.CACHE_DIR or sources / "__pycache__") / f"kernels-{digest}"
-    if numba.config.CACHE_DIR or os.access(sources, os.W_OK):
-        numba.config.CACHE_DIR = str(folder)
+    chosen = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
+    for parent in (*chosen, sources / "__pycache__", Path("~/.cache/csr")):
+        try:
+            folder = parent.expanduser() / f"kernels-{digest}"
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, RuntimeError):
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    return None
 
 
-_separate_cache()
+CACHE_FOLDER: Final = _cache_folder()
 
 
 def compiled(function: Kernel) -> Kernel:
     """Compile a kernel that Python calls, and keep its machine code on disk."""
-    kernel = numba.njit(nogil=True, cache=True)(function)
+    kernel = numba.njit(nogil=True)(function)
+    if CACHE_FOLDER:
+        others, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(CACHE_FOLDER)
+        kernel.enable_caching()
+        numba.config.CACHE_DIR = others
     KERNELS.append(kernel)
     return cast(Kernel, kernel)
 

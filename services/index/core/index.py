@@ -16,7 +16,7 @@ from services.index.core.ids import pack
 from services.index.core.limits import HIDDEN_DIM_MAX, K_MAX
 from services.index.core.planner import Kernel
 from services.index.core.rows import Rows
-from services.index.core.search import Hit, Scratch
+from services.index.core.search import Hit
 from services.index.core.statistics import Statistics
 from services.index.core.stored import StoredArrays
 from services.index.core.where import Where, check
@@ -48,11 +48,10 @@ class SparseIndex:
             raise InvalidIndex(f"hidden_dim must be 1..{HIDDEN_DIM_MAX}, not {hidden_dim!r}")
         if not arguments.is_int(k_max) or not 1 <= k_max <= K_MAX:
             raise InvalidIndex(f"k_max must be 1..{K_MAX}, not {k_max!r}")
-        self.hidden_dim, self.k_max = hidden_dim, k_max
+        self.hidden_dim, self.k_max = int(hidden_dim), int(k_max)
         self.fields = declare(fields)
-        self._levels = code.levels(k_max)
-        self._scratch = Scratch(hidden_dim)
-        self._writer = Writer(hidden_dim, k_max, self.fields)
+        self._levels = code.levels(self.k_max)
+        self._writer = Writer(self.hidden_dim, self.k_max, self.fields)
         self._stored = StoredArrays()
         self.lsns: Mapping[int, int] = {}
         """Positions in the log, by partition, that came with the snapshot; writes do not change them."""
@@ -158,7 +157,7 @@ class SparseIndex:
         chosen = None if partitions is None else arguments.chosen(partitions)
         state = self._writer.state if at is None else at
         allowed = search.allowed_rows(state, where, chosen)
-        return search.search(state, queries, options, allowed, self._scratch, threads)
+        return search.search(state, queries, options, allowed, threads)
 
     def explain(
         self,

@@ -16,7 +16,7 @@ from services.index.core.bits import Words
 from services.index.core.code import Codes
 from services.index.core.columns import Mask
 from services.index.core.hits import Names
-from services.index.core.limits import PARTITION_MAX
+from services.index.core.limits import HIDDEN_DIM_MAX, PARTITION_MAX
 from services.index.core.postings import BLOCK
 from services.index.core.rows import Rows
 from services.index.core.scoring import Documents
@@ -41,12 +41,15 @@ class Options:
     """Kernel for segments; planner.ANY to choose."""
 
 
-class Scratch(threading.local):
-    """What every thread reuses from query to query."""
+class _Scratch(threading.local):
+    """What every thread reuses from query to query, whatever index it searches."""
 
-    def __init__(self, hidden_dim: int) -> None:
+    def __init__(self) -> None:
         bounds = block_max.bounds(ROWS_MAX // BLOCK)
-        self.kernels = planner.Scratch(accumulate.sums(), bounds, np.zeros(hidden_dim, np.uint16))
+        self.kernels = planner.Scratch(accumulate.sums(), bounds, np.zeros(HIDDEN_DIM_MAX, np.uint16))
+
+
+_scratch = _Scratch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,12 @@ def allowed_rows(state: State, where: Where | None, partitions: Collection[int] 
     )
 
 
-def search(
-    state: State, queries: Codes, options: Options, allowed: Allowed, scratch: Scratch, threads: int
-) -> list[list[Hit]]:
+def search(state: State, queries: Codes, options: Options, allowed: Allowed, threads: int) -> list[list[Hit]]:
     """Return the hits of every query, the same for any number of threads."""
-    answer = partial(_search_one, state, options, allowed, scratch)
+    answer = partial(_search_one, state, options, allowed)
     latents, weights = (part[:, : options.k_query] for part in queries)
-    if threads == 1 or len(latents) < 2:
+    threads = min(threads, len(latents))
+    if threads < 2:
         return list(map(answer, latents, weights))
     chunks = zip(np.array_split(latents, threads), np.array_split(weights, threads), strict=True)
     with ThreadPoolExecutor(threads) as pool:
@@ -98,31 +100,35 @@ def _search_one(
     state: State,
     options: Options,
     allowed: Allowed,
-    scratch: Scratch,
     latents: NDArray[np.uint16],
     weights: NDArray[np.uint16],
 ) -> list[Hit]:
-    best, filled = hits.room(options.top_n), 0
-    for part, (words, count) in zip(state.parts, allowed.parts, strict=True):
-        if count:
-            segment = part.segment
-            filled = planner.search_sealed(
-                options.kernel,
-                segment.sealed,
-                _documents(segment.rows, words, options.k_docs),
-                count,
-                options.level,
-                latents,
-                weights,
-                options.floor,
-                scratch.kernels,
-                best,
-                filled,
-                segment.memory,
-            )
-    if len(state.recent):
-        documents = _documents(state.recent, allowed.recent, options.k_docs)
-        filled = planner.search_unsealed(documents, latents, weights, options.floor, scratch.kernels, best, filled)
+    best, filled, scratch = hits.room(options.top_n), 0, _scratch.kernels
+    try:
+        for part, (words, count) in zip(state.parts, allowed.parts, strict=True):
+            if count:
+                segment = part.segment
+                filled = planner.search_sealed(
+                    options.kernel,
+                    segment.sealed,
+                    _documents(segment.rows, words, options.k_docs),
+                    count,
+                    options.level,
+                    latents,
+                    weights,
+                    options.floor,
+                    scratch,
+                    best,
+                    filled,
+                    segment.memory,
+                )
+        if len(state.recent):
+            documents = _documents(state.recent, allowed.recent, options.k_docs)
+            filled = planner.search_unsealed(documents, latents, weights, options.floor, scratch, best, filled)
+    except BaseException:
+        # A kernel that ran out of memory half-way leaves the query's weights behind.
+        scratch.by_latent[:] = 0
+        raise
     order, offsets, text = hits.ranked(best, filled)
     names = text.tobytes()
     ends, scores = pairwise(offsets.tolist()), best.scores[order].tolist()

@@ -81,6 +81,7 @@ def build(rows: Rows, hidden_dim: int, levels: tuple[int, ...]) -> Segment:
     """Sort rows (at least one, ids distinct) into code order and derive the rest."""
     leading = [rows.latents[:, rank] for rank in range(min(_ORDER_LATENTS, rows.latents.shape[1]))]
     ordered = rows.take(np.lexsort(leading[::-1]))
+    del rows, leading  # a copy of all rows, which the caller of a merge no longer holds either
     steps = np.array(levels, np.int64)
     units = postings.latent_units(ordered.latents, ordered.weights, hidden_dim)
     by_latent = Postings(*postings.build_postings(ordered.latents, ordered.weights, steps, units), units)

@@ -84,8 +84,9 @@ class Writer:
             at = len(state.recent)
             memtable.write(at, added)
             alive = bits.with_rows(state.recent_alive, np.arange(at, at + len(added)))
+            changed = State(state.parts, memtable.view(at + len(added)), alive)
             self._memtable = memtable
-            self._publish(State(state.parts, memtable.view(at + len(added)), alive))
+            self._publish(changed)
             return gone
 
     def settle(self) -> None:

@@ -23,4 +23,4 @@ def test_the_second_start_compiles_nothing() -> None:
     first, second = warmed(), warmed()
     assert first["compiled"] + first["cached"] == second["cached"] > 0
     assert (second["compiled"], second["folder"]) == (0, first["folder"])
-    assert list(Path(second["folder"]).glob("*search_sealed*.nbc"))
+    assert list(Path(second["folder"]).rglob("*search_sealed*.nbc"))

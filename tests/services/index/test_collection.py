@@ -1,11 +1,14 @@
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from services.index.collection import CollectionIndex, LogRead
+from services.index.core import writer
 from services.index.store.catalog import CollectionRecord, GenerationRecord
 from services.index.store.entry import (
     DocumentBody,
@@ -20,6 +23,7 @@ from services.index.store.tail import PartitionLoad, PartitionTail, TailBatch
 from services.runtime.errors import CorruptRecord
 from tests.services.index.test_generation import found
 from tests.services.index.world import FINGERPRINT, HIDDEN_DIM, K_MAX, random_code
+from tests.support.deployment import eventually
 
 FIRST = GenerationRecord(1, "active", "model", 1, FINGERPRINT, HIDDEN_DIM)
 SECOND = GenerationRecord(2, "building", "model", 2, "cd" * 16, HIDDEN_DIM)
@@ -138,3 +142,26 @@ async def test_released_partitions_leave_nothing_behind(executor: Executor, rng:
     await collection.update(RECORD, frozenset({0, 1}))
     assert collection.held[0].stale
     assert index.published.positions == {1: 1}
+
+
+async def test_merged_segments_come_into_use(executor: Executor, rng: np.random.Generator) -> None:
+    """After the last write of a load, searches would go through unmerged segments, and memory hold both, for hours."""
+    code = random_code(rng)
+    collection = CollectionIndex(RECORD, executor)
+    await collection.update(RECORD, frozenset({0}))
+    await collection.load(0, load_of(0, 1, a=body_of(1, code=code)))
+    generation = collection.generations[1]
+    with mock.patch.object(writer, "SEAL_ROWS", 5):
+        for lsn in range(1, 9):
+            many = {0: {f"{lsn}-{row}": DocumentBody(codes={1: code}) for row in range(5)}}
+            await asyncio.to_thread(generation.write, many)
+            generation.publish({0: lsn + 1}, frozenset({0}))
+    before = generation.published
+
+    def merged() -> bool:
+        collection.use_merged()
+        return len(generation.published.state.parts) < 5
+
+    await asyncio.to_thread(eventually, merged)
+    assert (generation.published.positions, generation.published.held) == (before.positions, before.held)
+    assert found(generation, generation.published, code, 0) == found(generation, before, code, 0)

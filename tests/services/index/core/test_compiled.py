@@ -1,0 +1,59 @@
+"""Where machine code is kept."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[4]
+CORE = Path("services/index/core")
+PROGRAM = """
+from services.index.core.compiled import CACHE_FOLDER
+from services.index.core.code import quantise
+import numpy as np
+print(CACHE_FOLDER)
+print(quantise(np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32), hidden_dim=1, active_max=1).weights)
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A copy of the package, to be changed."""
+    for package in (Path("services"), Path("services/index"), CORE):
+        (tmp_path / package).mkdir()
+        for source in (ROOT / package).glob("*.py"):
+            shutil.copy(source, tmp_path / package)
+    return tmp_path
+
+
+def run(installed: Path, **environment: str) -> list[str]:
+    """Import the copy and quantise a code; return the folder of machine code and the stored weight."""
+    kept = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    variables = kept | {"PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"} | environment
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, cwd=installed, env=variables, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_machine_code_of_other_sources_is_never_used(installed: Path) -> None:
+    """An upgrade would go on answering with the kernels of the release before."""
+    cache = {"NUMBA_CACHE_DIR": str(installed / "cache")}
+    before, weight = run(installed, **cache)
+    assert (Path(before).parent, weight) == (installed / "cache", "[[65535]]")
+    assert list(Path(before).rglob("*.nbc"))
+    code = installed / CORE / "code.py"
+    code.write_text(code.read_text().replace("WEIGHT_ONE = 65_535", "WEIGHT_ONE = 32_767"))
+    os.utime(code, ns=(0, 0))
+    after, weight = run(installed, **cache)
+    assert (after != before, weight) == (True, "[[32767]]")
+
+
+def test_nothing_needs_to_be_writable(installed: Path) -> None:
+    """A locked-down container could not even start."""
+    (installed / CORE / "__pycache__").write_text("a file where a folder would be")
+    (installed / "home").write_text("another")
+    blocked = {"NUMBA_CACHE_DIR": str(installed / "home" / "cache"), "HOME": str(installed / "home")}
+    assert run(installed, **blocked) == ["None", "[[65535]]"]
