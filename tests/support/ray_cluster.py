@@ -56,6 +56,8 @@ def ray_cluster() -> Iterator[RayCluster]:
     gcs_port, metrics_port = free_port(), free_port()
     address = f"127.0.0.1:{gcs_port}"
     environment = {**os.environ, **local_serve_environment(folder), "OMP_NUM_THREADS": "1"}
+    # Ray gives its workers the lowest priority: beside another process of tests they would hardly move.
+    environment["RAY_worker_niceness"] = "0"
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     for inherited in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "PYTEST_CURRENT_TEST"):  # MLflow acts on the last one
         environment.pop(inherited, None)
