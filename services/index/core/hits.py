@@ -71,12 +71,7 @@ def offer(hits: Hits, filled: int, score: float, names: Names, row: int) -> int:
 def settle(hits: Hits, filled: int, names: Names) -> None:
     """Let the hits of this segment carry their ids, before another segment is searched."""
     for slot in range(filled):
-        row = hits.rows[slot]
-        if row >= 0:
-            begin = names.offsets[row]
-            hits.lengths[slot], hits.rows[slot] = names.offsets[row + 1] - begin, -1
-            for i in range(hits.lengths[slot]):
-                hits.names[slot, i] = names.flat[begin + i]
+        _carry(hits, names, slot)
 
 
 @compiled
@@ -116,29 +111,34 @@ def _sink(hits: Hits, names: Names, slot: int, filled: int) -> None:
 
 
 @inlined
+def _carry(hits: Hits, names: Names, slot: int) -> None:
+    """Let the hit in a slot carry its id."""
+    row = hits.rows[slot]
+    if row >= 0:
+        begin = names.offsets[row]
+        hits.lengths[slot], hits.rows[slot] = names.offsets[row + 1] - begin, -1
+        for i in range(hits.lengths[slot]):
+            hits.names[slot, i] = names.flat[begin + i]
+
+
+@inlined
 def _later(hits: Hits, names: Names, slot: int, other: int) -> bool:
     """Tell whether the id in one slot comes after the id in the other."""
-    return _order(*_name(hits, names, slot), *_name(hits, names, other)) > 0
+    _carry(hits, names, slot)
+    _carry(hits, names, other)
+    ids, length, other_length = hits.names, hits.lengths[slot], hits.lengths[other]
+    for i in range(min(length, other_length)):
+        if ids[slot, i] != ids[other, i]:
+            return bool(ids[slot, i] > ids[other, i])
+    return bool(length > other_length)
 
 
 @inlined
 def _precedes(hits: Hits, names: Names, row: int, slot: int) -> bool:
-    """Tell whether a row's id comes before the id of the hit in a slot."""
-    return _order(names.flat, names.offsets[row], names.offsets[row + 1], *_name(hits, names, slot)) < 0
-
-
-@inlined
-def _name(hits: Hits, names: Names, slot: int) -> tuple[U8, int, int]:
-    row = hits.rows[slot]
-    if row >= 0:
-        return names.flat, names.offsets[row], names.offsets[row + 1]
-    return hits.names[slot], 0, hits.lengths[slot]
-
-
-@inlined
-def _order(flat: U8, begin: int, end: int, other: U8, other_begin: int, other_end: int) -> int:
-    """Return a number < 0, 0 or > 0 as the first id comes before, is, or comes after the other."""
-    for i in range(min(end - begin, other_end - other_begin)):
-        if flat[begin + i] != other[other_begin + i]:
-            return -1 if flat[begin + i] < other[other_begin + i] else 1
-    return (end - begin) - (other_end - other_begin)
+    """Tell whether a row's id comes before the id in a slot."""
+    _carry(hits, names, slot)
+    begin, length = names.offsets[row], names.offsets[row + 1] - names.offsets[row]
+    for i in range(min(length, hits.lengths[slot])):
+        if names.flat[begin + i] != hits.names[slot, i]:
+            return bool(names.flat[begin + i] < hits.names[slot, i])
+    return bool(length < hits.lengths[slot])
