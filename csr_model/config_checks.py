@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from csr_model.errors import InvalidConfig
 
@@ -24,21 +25,21 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 
 def check_positive(name: str, value: object) -> None:
     """Refuse all but finite numbers above 0."""
-    if not _is_finite(value) or not value > 0:  # type: ignore[operator]
+    if not (_is_finite(value) and value > 0):
         raise InvalidConfig(f"{name} is {value!r}; it must be finite and above 0")
 
 
 def check_range(name: str, value: object, low: float, high: float = math.inf, whole: bool = True) -> None:
     """Refuse all but finite numbers, or whole ones, within low … high."""
-    if not (_is_integer(value) if whole else _is_finite(value)) or not low <= value <= high:  # type: ignore[operator]
+    if not (_is_finite(value) and (not whole or _is_integer(value)) and low <= value <= high):
         limit = f"at least {low}" if high == math.inf else f"within {low} … {high}"
         raise InvalidConfig(f"{name} is {value!r}; it must be {'a whole number ' if whole else ''}{limit}")
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite(value: object) -> TypeGuard[float]:
     """False for what is no number, NaN, and whole numbers that no float holds."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)

@@ -6,6 +6,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from csr_model.embeddings import spread_rows
 from csr_model.validation import held_out
 from orchestration.data.sets import EmbeddedSet
 from orchestration.data.split import EmbeddedSplit, data_digest
@@ -110,9 +111,8 @@ def rows_of(split: EmbeddedSplit, rows: Rows) -> EmbeddedSplit:
 
 def spread(rows: Rows, count: int) -> Rows:
     """Return at most `count` of the rows, at even distances."""
-    if len(rows) <= count:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]
+    chosen: Rows = rows[spread_rows(len(rows), count)]
+    return chosen
 
 
 def _of_pairs(ids: list[str], pairs: Rows) -> HeldOutRows:
