@@ -15,7 +15,7 @@ import numpy as np
 
 from services.index.core.compiled import inlined
 from services.index.core.greatest import greatest
-from services.index.core.hits import Hits, threshold
+from services.index.core.hits import Hits, missing, threshold
 from services.index.core.postings import BLOCK, WINDOW, Norms, Postings, padded
 from services.index.core.scoring import Documents, Query, is_allowed, score_rows
 from services.index.core.shapes import F32, I64, U16
@@ -74,7 +74,7 @@ def accumulate(
             scratch.rows[max(first, 0) : min(max(first + BLOCK, 0), size)] = 0
         maxima = scratch.blocks[: padded(size) // BLOCK]
         _block_maxima(scratch.rows, maxima)
-        if filled < len(hits.heap) or _reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _SEEDS:
+        if missing(hits, filled) or _reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _SEEDS:
             filled = _offer_best(documents, query, begin, size, scratch, hits, filled)
         least = threshold(hits, filled, query.floor) * per_norm
         rows = _reaching_rows(documents, norms.blocks[level], norms.rows[level], begin, size, scratch, least)
@@ -157,7 +157,7 @@ def _offer_best(
 
     Their sums are cleared, so that no row is offered twice.
     """
-    wanted, found = len(hits.heap), 0
+    wanted, found = len(hits.heap) - 1, 0
     maxima = np.empty(padded(size) // BLOCK, np.int32)
     for block in range(len(maxima)):
         maxima[block] = scratch.blocks[block]

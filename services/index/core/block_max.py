@@ -10,7 +10,7 @@ import numpy as np
 
 from services.index.core.compiled import inlined
 from services.index.core.greatest import greatest, heapify, pop
-from services.index.core.hits import Hits, threshold
+from services.index.core.hits import Hits, missing, threshold
 from services.index.core.postings import BLOCK, Blocks, Norms
 from services.index.core.scoring import Documents, Query, score_block
 from services.index.core.shapes import F32, I32, I64, U16
@@ -58,8 +58,8 @@ def block_max(
     size = len(norms.blocks[level])
     _bound(blocks, norms.blocks[level], units, level, query, scratch.blocks[:size])
     query_norm = np.sqrt(np.float64(query.square))
-    missing = len(hits.heap) - filled
-    seeds = greatest(scratch.bits[:size], _SEEDS + missing // BLOCK if missing else 0)
+    room = missing(hits, filled)
+    seeds = greatest(scratch.bits[:size], _SEEDS + room // BLOCK if room else 0)
     for block in seeds:
         filled = score_block(documents, query, block, hits, filled)
         scratch.blocks[block] = 0

@@ -40,12 +40,12 @@ _MEMORY: Final = 0.1
 class Memory(NamedTuple):
     """What one segment remembers; the threads that search it share it, and a lost update does no harm.
 
-    left: float64 [levels, 9], blocks that block-max had left to score, by level and by log2 of the query's latents.
-    skipped: int64, of the same shape, queries since it was last tried. chosen: int64 [3], queries answered by each
-    kernel. visited: int64 [1], blocks scored by block-max.
+    share: float64 [levels, 9], what block-max's visits took beside accumulate, at most 1 since it hands over to that, by
+    level and by log2 of the query's latents. skipped: int64, of the same shape, queries since it was last tried.
+    chosen: int64 [3], queries answered by each kernel. visited: int64 [1], blocks scored by block-max.
     """
 
-    left: F64
+    share: F64
     skipped: I64
     chosen: I64
     visited: I64
@@ -133,11 +133,11 @@ def _search(
 ) -> int:
     bucket = _bucket(len(query.latents))
     accumulating, bounding = _costs(sealed, len(documents.latents), level, query)
-    visit = BLOCK * documents.k * _NS_WEIGHT
+    affordable = accumulating / (BLOCK * documents.k * _NS_WEIGHT)
     most_visits = np.inf
     if kernel == ANY:
         one_by_one = alive * documents.k * _NS_WEIGHT + len(documents.allowed)
-        expected = bounding + remembered.left[level, bucket] * visit
+        expected = bounding + remembered.share[level, bucket] * accumulating
         kernel = ACCUMULATE
         if one_by_one < min(accumulating, expected):
             kernel = DIRECT
@@ -147,14 +147,14 @@ def _search(
             remembered.skipped[level, bucket] += 1
             if remembered.skipped[level, bucket] >= _RETRY:
                 kernel = BLOCK_MAX
-        most_visits = accumulating / visit
+        most_visits = affordable
     seeds = np.empty(0, np.int64)
     if kernel == BLOCK_MAX:
         filled, left, visited, seeds = block_max(
             sealed.blocks, sealed.norms, sealed.postings.units, documents, level, query, scratch.bounds, hits, filled,
             most_visits,
         )  # fmt: skip
-        remembered.left[level, bucket] += _MEMORY * (left - remembered.left[level, bucket])
+        remembered.share[level, bucket] += _MEMORY * (min(left / affordable, 1) - remembered.share[level, bucket])
         remembered.skipped[level, bucket] = 0
         remembered.visited[0] += visited
         if left > most_visits:

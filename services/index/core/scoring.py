@@ -77,7 +77,7 @@ def score_rows(documents: Documents, query: Query, rows: I64, hits: Hits, filled
             continue
         score = np.float64(total) / np.sqrt(np.float64(query.square) * np.float64(square))
         if score >= least:
-            filled = offer(hits, filled, score, documents.names, row)
+            filled = offer(hits, filled, score, row, documents.names)
             least = threshold(hits, filled, query.floor)
     return filled
 

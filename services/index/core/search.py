@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
+from operator import itemgetter
 from typing import TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ from services.index.core import accumulate, bits, block_max, hits, planner
 from services.index.core.bits import Words
 from services.index.core.code import Codes
 from services.index.core.columns import Mask
-from services.index.core.hits import Names
+from services.index.core.hits import Hits, Names
 from services.index.core.limits import HIDDEN_DIM_MAX, PARTITION_MAX
 from services.index.core.postings import BLOCK
 from services.index.core.rows import Rows
@@ -25,6 +26,7 @@ from services.index.core.where import Where, evaluate
 from services.index.core.writer import State
 
 Hit: TypeAlias = tuple[str, float]
+_ID, _SCORE = itemgetter(0), itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +131,18 @@ def _search_one(
         # A kernel that ran out of memory half-way leaves the query's weights behind.
         scratch.by_latent[:] = 0
         raise
-    order, offsets, text = hits.ranked(best, filled)
-    names = text.tobytes()
-    ends, scores = pairwise(offsets.tolist()), best.scores[order].tolist()
-    return [(names[begin:end].decode(), score) for (begin, end), score in zip(ends, scores, strict=True)]
+    return _ranked(best, filled)
+
+
+def _ranked(best: Hits, filled: int) -> list[Hit]:
+    offsets, text = hits.texts(best, filled)
+    names, scores = text.tobytes(), best.scores[best.heap[:filled]].tolist()
+    ends = pairwise(offsets.tolist())
+    found = [(names[begin:end].decode(), score) for (begin, end), score in zip(ends, scores, strict=True)]
+    if len(set(scores)) < filled:
+        found.sort(key=_ID)  # text compares like its UTF-8, and the next sort keeps the order of ties
+    found.sort(key=_SCORE, reverse=True)
+    return found
 
 
 def _documents(rows: Rows, allowed: Words, k_docs: int) -> Documents:
