@@ -14,7 +14,8 @@ _WORD = 8
 class Hits(NamedTuple):
     """Room for top_n hits, and for one that asks to be let in.
 
-    heap: int64 [top_n + 1], slots; the first `filled` are hits, and form a heap as soon as there are top_n of them.
+    heap: int64 [top_n + 1], slots; the first `filled` are hits. With top_n of them these form a heap, and the last slot
+    is free.
     scores: float64 [top_n + 1], by slot. rows: int64 [top_n + 1], the row in the segment being searched, or -1 for a
     hit that carries its id: lengths, int64 [top_n + 1], and words, uint64 [top_n + 1, 16], eight bytes each that
     compare as the text does. Ids are fetched only where scores tie, or when the segment has been searched: that saves
@@ -39,7 +40,6 @@ def room(top_n: int) -> Hits:
     """Return room for top_n hits."""
     words = np.empty((top_n + 1, ID_BYTES_MAX // _WORD), np.uint64)
     heap, rows, lengths = np.empty((3, top_n + 1), np.int64)
-    heap[:] = np.arange(top_n + 1)
     return Hits(heap, np.empty(top_n + 1), rows, words, lengths)
 
 
@@ -60,10 +60,10 @@ def offer(hits: Hits, filled: int, score: float, row: int, names: Names) -> int:
     """Take a row in if it is among the best; return how many there are now."""
     heap, top_n = hits.heap, len(hits.heap) - 1
     if filled < top_n:
-        slot = heap[filled]
-        hits.scores[slot], hits.rows[slot] = score, row
+        heap[filled], hits.scores[filled], hits.rows[filled] = filled, score, row
         filled += 1
         if filled == top_n:
+            heap[top_n] = top_n
             for place in range(top_n // 2 - 1, -1, -1):
                 _sink(hits, names, place, heap[place], top_n)
         return filled
@@ -82,17 +82,21 @@ def settle(hits: Hits, filled: int, names: Names) -> None:
         _carry(hits, names, hits.heap[place])
 
 
-@compiled
 def texts(hits: Hits, filled: int) -> tuple[I64, U8]:
     """Return the ids of settled hits, in the heap's order: offsets [filled + 1] and bytes."""
-    offsets = np.zeros(filled + 1, np.int64)
-    for place in range(filled):
-        offsets[place + 1] = offsets[place] + hits.lengths[hits.heap[place]]
-    flat = np.empty(offsets[filled], np.uint8)
-    for place in range(filled):
-        begin, slot = offsets[place], hits.heap[place]
-        for i in range(hits.lengths[slot]):
-            flat[begin + i] = np.uint8((hits.words[slot, i // _WORD] >> _shift(i)) & np.uint64(0xFF))
+    return _texts(hits.heap[:filled], hits.words, hits.lengths)
+
+
+@compiled
+def _texts(slots: I64, words: U64, lengths: I64) -> tuple[I64, U8]:
+    offsets = np.zeros(len(slots) + 1, np.int64)
+    for place in range(len(slots)):
+        offsets[place + 1] = offsets[place] + lengths[slots[place]]
+    flat = np.empty(offsets[-1], np.uint8)
+    for place in range(len(slots)):
+        begin, slot = offsets[place], slots[place]
+        for i in range(lengths[slot]):
+            flat[begin + i] = np.uint8((words[slot, i // _WORD] >> _shift(i)) & np.uint64(0xFF))
     return offsets, flat
 
 
