@@ -18,12 +18,13 @@ from services.index.core.greatest import greatest
 from services.index.core.hits import Hits, missing, threshold
 from services.index.core.postings import BLOCK, WINDOW, Norms, Postings, padded
 from services.index.core.scoring import Documents, Query, is_allowed, score_rows
-from services.index.core.shapes import F32, I64, U16
+from services.index.core.shapes import I64, U16
 
 SAFE = 1 - 1e-9
 """Keeps comparisons on the safe side of float64 rounding."""
 _SUM_MAX = 65_535
 _SEEDS = 4
+_SPREAD = 12
 
 
 class Sums(NamedTuple):
@@ -77,27 +78,36 @@ def accumulate(
         if missing(hits, filled) or _reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _SEEDS:
             filled = _offer_best(documents, query, begin, size, scratch, hits, filled)
         least = threshold(hits, filled, query.floor) * per_norm
-        rows = _reaching_rows(documents, norms.blocks[level], norms.rows[level], begin, size, scratch, least)
+        rows = _reaching_rows(documents, norms, level, begin, size, scratch, least)
         filled = score_rows(documents, query, rows, hits, filled)
     return filled
 
 
 @inlined
 def _reaching_rows(
-    documents: Documents, block_norms: F32, row_norms: U16, begin: int, size: int, scratch: Sums, least: float
+    documents: Documents, norms: Norms, level: int, begin: int, size: int, scratch: Sums, least: float
 ) -> I64:
     """Return the allowed rows of a window whose sum over norm is not below the least."""
-    rows, found = scratch.found, 0
+    block_norms, row_norms = norms.blocks[level], norms.rows[level]
+    lowest = np.uint16(max(1, min(least * norms.least[level], _SUM_MAX)))
+    rows, found, kept = scratch.found, 0, 0
     for block in range(padded(size) // BLOCK):
-        most = scratch.blocks[block]
-        if most == 0 or most * np.float64(block_norms[(begin >> 6) + block]) < least:
+        if scratch.blocks[block] < lowest:
+            continue
+        inverse = np.float64(block_norms[(begin >> 6) + block])
+        if scratch.blocks[block] * inverse < least:
             continue
         for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
-            bound = scratch.rows[row]
-            if bound and bound >= least * row_norms[begin + row] and is_allowed(documents.allowed, begin + row):
-                rows[found] = begin + row
+            if scratch.rows[row] >= lowest and scratch.rows[row] * inverse >= least:
+                rows[found] = row
                 found += 1
-    return rows[:found]
+    # Norms of rows lie far apart in memory: without branches between them, they are fetched many at a time.
+    for i in range(found):
+        row = rows[i]
+        rows[kept] = begin + row
+        reaches = scratch.rows[row] >= least * row_norms[begin + row]
+        kept += int(reaches & is_allowed(documents.allowed, begin + row))
+    return rows[:kept]
 
 
 @inlined
@@ -161,7 +171,7 @@ def _offer_best(
     maxima = np.empty(padded(size) // BLOCK, np.int32)
     for block in range(len(maxima)):
         maxima[block] = scratch.blocks[block]
-    blocks = greatest(maxima, _SEEDS + wanted // 16)
+    blocks = greatest(maxima, _SPREAD + wanted // 16)
     values = np.empty(len(blocks) * BLOCK, np.int32)
     for block in blocks:
         for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
