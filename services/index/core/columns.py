@@ -14,6 +14,8 @@ from services.index.core.fields import Declared, FieldType, Record
 from services.index.core.ragged import GrowingRagged, Ragged
 
 Mask: TypeAlias = NDArray[np.bool_]
+_INT_BYTES: Final = 32
+"""What CPython allocates for a small int; sys.getsizeof says 28."""
 _DTYPES: Final[Mapping[str, type[np.generic]]] = {"int": np.int64, "float": np.float64, "bool": np.bool_}
 
 
@@ -122,7 +124,7 @@ def _terms_nbytes(terms: dict[str, int]) -> int:
     """
     first = list(islice(terms, 1_000))
     texts = sum(map(sys.getsizeof, first)) / max(len(first), 1)
-    return sys.getsizeof(terms) + round(len(terms) * (texts + sys.getsizeof(len(terms))))
+    return sys.getsizeof(terms) + round(len(terms) * (texts + _INT_BYTES))
 
 
 def _renumbered(names: Mapping[str, int], numbers: Ragged, terms: dict[str, int]) -> Ragged:
