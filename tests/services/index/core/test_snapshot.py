@@ -242,7 +242,7 @@ def test_damage_to_a_mapped_file_never_becomes_valid(little: SparseIndex, tmp_pa
         file.write(b"\x17")
     if meanwhile == "removed":
         shutil.rmtree(tmp_path / "first")
-    with pytest.raises(CorruptSnapshot, match="first/0000-weights.npy was altered while it was mapped"):
+    with pytest.raises(CorruptSnapshot, match=r"first/0000-weights\.npy was altered while it was mapped"):
         loaded.save(tmp_path / "second")
     assert not [file for file in tmp_path.iterdir() if file.name != "first"]
 
