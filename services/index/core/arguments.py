@@ -1,16 +1,20 @@
 """Arguments of the index's methods, checked: every message names the argument and its limit."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from services.index.core import planner
-from services.index.core.errors import InvalidRows, InvalidSearch
-from services.index.core.limits import K_MAX, PARTITION_MAX, TOP_N_MAX
+from services.index.core import columns, planner
+from services.index.core.code import as_array
+from services.index.core.errors import CoreError, InvalidPositions, InvalidRows, InvalidSearch, InvalidState
+from services.index.core.fields import Declared
+from services.index.core.limits import K_MAX, LSN_MAX, PARTITION_MAX, TOP_N_MAX
 from services.index.core.planner import KERNELS, Kernel
 from services.index.core.search import Options
+from services.index.core.writer import State
 
 
 def options(
@@ -35,15 +39,11 @@ def options(
     require_int("k_query", of_query, 1, K_MAX)
     if not is_int(of_docs) or of_docs not in levels:
         raise InvalidSearch(f"k_docs must be a level, one of {', '.join(map(str, levels))}, not {of_docs!r}")
-    floor = 0.0 if min_score is None else min_score
-    if isinstance(floor, bool) or not isinstance(floor, int | float) or not math.isfinite(floor):
-        raise InvalidSearch(f"min_score must be a finite number, not {min_score!r}")
+    floor = 0.0 if min_score is None else _finite("min_score", min_score)
     if kernel is not None and kernel not in KERNELS:
         raise InvalidSearch(f"kernel must be one of {', '.join(KERNELS)}, not {kernel!r}")
     chosen_kernel = planner.ANY if kernel is None else KERNELS.index(kernel)
-    return Options(
-        int(top_n), int(of_query), int(of_docs), levels.index(of_docs), max(float(floor), 0.0), chosen_kernel
-    )
+    return Options(int(top_n), int(of_query), int(of_docs), levels.index(of_docs), max(floor, 0.0), chosen_kernel)
 
 
 def owners(partitions: ArrayLike | None, count: int) -> NDArray[np.uint16]:
@@ -54,7 +54,7 @@ def owners(partitions: ArrayLike | None, count: int) -> NDArray[np.uint16]:
     """
     if partitions is None:
         return np.zeros(count, np.uint16)
-    given = np.asarray(partitions)
+    given = as_array("partitions", partitions, InvalidRows)
     if given.shape != (count,) or (count and given.dtype.kind not in "iu"):
         raise InvalidRows(f"partitions must be integers [{count}], not {given.dtype} {list(given.shape)}")
     if count and not 0 <= int(given.min()) <= int(given.max()) <= PARTITION_MAX:
@@ -66,12 +66,45 @@ def chosen(partitions: Collection[int]) -> list[int]:
     """Check partitions to search.
 
     Raises:
-        InvalidSearch: one out of range.
+        InvalidSearch: not a collection, or one out of range.
     """
+    if not isinstance(partitions, Collection):
+        raise InvalidSearch(f"partitions must be a collection of 0..{PARTITION_MAX}, not {partitions!r}")
     numbers = [int(partition) if is_int(partition) else partition for partition in partitions]
     for partition in numbers:
         require_int("partitions", partition, 0, PARTITION_MAX)
     return numbers
+
+
+def positions(lsns: Mapping[int, int] | None) -> dict[int, int]:
+    """Return log positions by partition, none by default.
+
+    Raises:
+        InvalidPositions: not a mapping, or a partition or position out of range.
+    """
+    if not isinstance(lsns, Mapping | None):
+        raise InvalidPositions(f"lsns must be a mapping from partition to position, not {lsns!r}")
+    for partition, lsn in (lsns or {}).items():
+        require_int("a partition of lsns", partition, 0, PARTITION_MAX, InvalidPositions)
+        require_int(f"lsns[{partition}]", lsn, 0, LSN_MAX, InvalidPositions)
+    return {int(partition): int(lsn) for partition, lsn in (lsns or {}).items()}
+
+
+def require_state(state: State, hidden_dim: int, k_max: int, declared: Declared) -> None:
+    """Check that a state can be one of an index with these dimensions and fields.
+
+    Raises:
+        InvalidState: it cannot; kernels would read past its arrays.
+    """
+    if not isinstance(state, State):
+        raise InvalidState(f"at must be a state of this index, not {state!r}")
+    latents = state.recent.latents
+    if state.parts:
+        same_latents = len(state.parts[0].segment.sealed.postings.units) == hidden_dim
+    else:
+        same_latents = latents.max(initial=0) < hidden_dim
+    if not same_latents or latents.shape[1] != k_max or not columns.are_of(declared, state.recent.columns):
+        raise InvalidState("at must be a state of this index, not of one with another hidden_dim, k_max or fields")
 
 
 def is_int(value: object) -> bool:
@@ -79,11 +112,21 @@ def is_int(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def require_int(name: str, value: object, least: int, most: int) -> None:
+def require_int(name: str, value: object, least: int, most: int, error: type[CoreError] = InvalidSearch) -> None:
     """Check a number.
 
     Raises:
-        InvalidSearch: not an integer from least to most.
+        error: not an integer from least to most.
     """
     if not (isinstance(value, int | np.integer) and is_int(value) and least <= value <= most):
-        raise InvalidSearch(f"{name} must be {least}..{most}, not {value!r}")
+        raise error(f"{name} must be {least}..{most}, not {value!r}")
+
+
+def _finite(name: str, value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an int beyond every float
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidSearch(f"{name} must be a finite number, not {value!r:.80}")
+    return number

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from services.index.core.compiled import compiled, inlined
-from services.index.core.errors import InvalidCode
-from services.index.core.shapes import F32, I64, U16
+from services.index.core.errors import CoreError, InvalidCode
+from services.index.core.shapes import F32, I64, U16, U32
 
 WEIGHT_ONE = 65_535
 """The stored weight of a code with one latent: w = 1."""
@@ -26,6 +26,7 @@ _FAULTS: Final = {
     5: ("latents", "must be at most {active_max}"),
     6: ("latents", "must lie in 0..{last}"),
     7: ("latents", "must not repeat"),
+    8: ("weights", "must not be 0"),
 }
 
 
@@ -59,12 +60,9 @@ def quantise(latents: ArrayLike, weights: ArrayLike, *, hidden_dim: int, active_
             latents out of range or twice in a row, or too many.
     """
     wide, real = _matrices(latents, weights)
-    stored = np.empty(wide.shape, np.uint16), np.empty(wide.shape, np.uint16)
-    row, fault = _quantise(wide, real, hidden_dim, active_max, *stored)
-    if fault:
-        field, rule = _FAULTS[fault]
-        raise InvalidCode(f"{field} of row {row} {rule.format(active_max=active_max, last=hidden_dim - 1)}")
-    return Codes(*stored)
+    stored = Codes(np.empty(wide.shape, np.uint16), np.empty(wide.shape, np.uint16))
+    _refuse(*_quantise(wide, real, hidden_dim, active_max, *stored), hidden_dim, active_max)
+    return stored
 
 
 def warmup() -> None:
@@ -75,7 +73,7 @@ def warmup() -> None:
 def from_ragged(
     lengths: ArrayLike, latents: ArrayLike, weights: ArrayLike, *, hidden_dim: int, active_max: int
 ) -> Codes:
-    """Rebuild stored codes from flat arrays, the form in which the log keeps them.
+    """Rebuild stored codes from flat arrays, the form in which the log keeps them; weights stay as they are.
 
     Args:
         lengths: Integer [n], weights in each code.
@@ -87,7 +85,8 @@ def from_ragged(
     Raises:
         InvalidCode: as `quantise`.
     """
-    counts, flat_latents, flat_weights = np.asarray(lengths), np.asarray(latents), np.asarray(weights)
+    counts = as_array("lengths", lengths)
+    flat_latents, flat_weights = as_array("latents", latents), as_array("weights", weights)
     if counts.ndim != 1 or (counts.size and counts.dtype.kind not in "iu"):
         raise InvalidCode(f"lengths must be integers [n], not {counts.dtype} {list(counts.shape)}")
     if counts.size and not 0 <= int(counts.min()) <= int(counts.max()) <= active_max:
@@ -97,14 +96,11 @@ def from_ragged(
         raise InvalidCode(f"latents must be integers [{total}], not {flat_latents.dtype} {list(flat_latents.shape)}")
     if flat_weights.shape != (total,) or (total and flat_weights.dtype != np.uint16):
         raise InvalidCode(f"weights must be uint16 [{total}], not {flat_weights.dtype} {list(flat_weights.shape)}")
-    active = np.arange(active_max) < counts[:, None]
-    wide = np.zeros(active.shape, flat_latents.dtype)
-    stored = np.zeros(active.shape, np.uint16)
-    wide[active], stored[active] = flat_latents, flat_weights
-    _refuse(active & (stored == 0), "weights", "must not be 0")
-    _refuse(stored[:, 1:] > stored[:, :-1], "weights", "must descend")
-    _check_latents(wide, active, hidden_dim, active_max)
-    return _ordered(wide, stored)
+    stored = Codes(*np.empty((2, len(counts), active_max), np.uint16))
+    wide, flat = _for_kernel(flat_latents, np.int64), _for_kernel(flat_weights, np.uint16)
+    found = _restore(_for_kernel(counts, np.int64), wide, flat, hidden_dim, active_max, *stored)
+    _refuse(*found, hidden_dim, active_max)
+    return stored
 
 
 def to_ragged(codes: Codes) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16]]:
@@ -121,17 +117,37 @@ def with_width(codes: Codes, width: int) -> Codes:
     return Codes(*(np.pad(part, ((0, 0), (0, missing))) for part in codes))
 
 
+def as_array(name: str, given: ArrayLike, error: type[CoreError] = InvalidCode) -> NDArray[Any]:
+    """Return an argument as an array of whatever type and shape it has.
+
+    Raises:
+        error: it has none.
+    """
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError) as reason:
+        raise error(f"{name} must be an array: {reason}") from None
+
+
 def _matrices(latents: ArrayLike, weights: ArrayLike) -> tuple[I64, F32]:
-    wide, given = np.asarray(latents), np.asarray(weights)
+    wide, given = as_array("latents", latents), as_array("weights", weights)
     if wide.ndim != 2 or wide.dtype.kind not in "iu":
         raise InvalidCode(f"latents must be integers [n, k], not {wide.dtype} {list(wide.shape)}")
     if given.dtype.kind != "f" or given.shape != wide.shape:
         raise InvalidCode(f"weights must be float32 {list(wide.shape)}, not {given.dtype} {list(given.shape)}")
-    if given.dtype != np.float32:
-        with np.errstate(over="ignore", under="ignore"):
-            given = given.astype(np.float32)
-    # Read-only arrays are another type to numba, which would compile for seconds.
-    return np.require(wide, np.int64, ["C", "W"]), np.require(given, np.float32, ["C", "W"])
+    with np.errstate(over="ignore", under="ignore"):
+        return _for_kernel(wide, np.int64), _for_kernel(given, np.float32)
+
+
+def _for_kernel(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    """Return the array in the one form that is compiled for: read-only arrays, for example, are another type."""
+    return np.require(array, dtype, ["C", "W"])
+
+
+def _refuse(row: int, fault: int, hidden_dim: int, active_max: int) -> None:
+    if fault:
+        field, rule = _FAULTS[fault]
+        raise InvalidCode(f"{field} of row {row} {rule.format(active_max=active_max, last=hidden_dim - 1)}")
 
 
 @compiled
@@ -151,22 +167,41 @@ def _quantise(
         for rank in range(active):
             weight = np.uint32(np.rint(WEIGHT_ONE * (np.float64(weights[row, rank]) / norm)))
             if weight:
-                keys[kept] = ((np.uint32(WEIGHT_ONE) - weight) << np.uint32(16)) | np.uint32(latents[row, rank])
-                # Weights descend already, so only latents of equal weights are still to be ordered.
-                place = kept
-                while place > 0 and keys[place - 1] > keys[place]:
-                    keys[place - 1], keys[place] = keys[place], keys[place - 1]
-                    place -= 1
+                _insert(keys, kept, latents[row, rank], weight)
                 kept += 1
-        for rank in range(width):
-            stored_latents[row, rank] = keys[rank] & np.uint32(0xFFFF) if rank < kept else 0
-            stored_weights[row, rank] = WEIGHT_ONE - (keys[rank] >> np.uint32(16)) if rank < kept else 0
+        _write(keys, kept, stored_latents, stored_weights, row)
+    return 0, 0
+
+
+@compiled
+def _restore(
+    lengths: I64,
+    latents: I64,
+    weights: U16,
+    hidden_dim: int,
+    active_max: int,
+    stored_latents: U16,
+    stored_weights: U16,
+) -> tuple[int, int]:
+    """As `_quantise`, from flat arrays of stored weights, of which none may be 0."""
+    seen = np.zeros(hidden_dim, np.bool_)
+    keys = np.empty(active_max, np.uint32)
+    begin = 0
+    for row in range(len(lengths)):
+        end = begin + lengths[row]
+        active, _, fault = _check(latents[begin:end], weights[begin:end], hidden_dim, active_max, seen)
+        if fault or active < lengths[row]:
+            return row, fault or 8
+        for rank in range(active):
+            _insert(keys, rank, latents[begin + rank], np.uint32(weights[begin + rank]))
+        _write(keys, active, stored_latents, stored_weights, row)
+        begin = end
     return 0, 0
 
 
 @inlined
 def _check(
-    latents: I64, weights: F32, hidden_dim: int, active_max: int, seen: NDArray[np.bool_]
+    latents: I64, weights: F32 | U16, hidden_dim: int, active_max: int, seen: NDArray[np.bool_]
 ) -> tuple[int, float, int]:
     """Return how many weights are > 0, their sum of squares from left to right, and what is wrong.
 
@@ -196,23 +231,20 @@ def _check(
     return active, square, 0
 
 
-def _check_latents(wide: NDArray[Any], active: NDArray[np.bool_], hidden_dim: int, active_max: int) -> None:
-    counts = active.sum(axis=1)
-    _refuse((counts > active_max)[:, None], "latents", f"must be at most {active_max}")
-    _refuse(active & ((wide < 0) | (wide >= hidden_dim)), "latents", f"must lie in 0..{hidden_dim - 1}")
-    # Padding gets numbers that no latent has, all different, so that only true repeats are neighbours after sorting.
-    distinct = np.sort(np.where(active, wide.astype(np.int64), hidden_dim + np.arange(wide.shape[1])), axis=1)
-    _refuse(distinct[:, 1:] == distinct[:, :-1], "latents", "must not repeat")
+@inlined
+def _insert(keys: U32, kept: int, latent: np.int64, weight: np.uint32) -> None:
+    """Put one more latent in order; its weight is no greater than the `kept` before."""
+    keys[kept] = ((np.uint32(WEIGHT_ONE) - weight) << np.uint32(16)) | np.uint32(latent)
+    # Weights descend already, so only latents of equal weights are still to be ordered.
+    place = kept
+    while place > 0 and keys[place - 1] > keys[place]:
+        keys[place - 1], keys[place] = keys[place], keys[place - 1]
+        place -= 1
 
 
-def _ordered(wide: NDArray[Any], stored: NDArray[np.uint16]) -> Codes:
-    """Order each row by weight descending, then latent ascending: one u32 sort key holds both."""
-    latents = np.where(stored > 0, wide, 0).astype(np.uint32)
-    keys = np.sort(((WEIGHT_ONE - stored.astype(np.uint32)) << 16) | latents, axis=1)
-    return Codes((keys & 0xFFFF).astype(np.uint16), (WEIGHT_ONE - (keys >> 16)).astype(np.uint16))
-
-
-def _refuse(wrong: NDArray[np.bool_], name: str, rule: str) -> None:
-    rows = wrong.any(axis=1)
-    if rows.any():
-        raise InvalidCode(f"{name} of row {int(rows.argmax())} {rule}")
+@inlined
+def _write(keys: U32, kept: int, latents: U16, weights: U16, row: int) -> None:
+    """Write the code of a row, and 0 behind its last latent."""
+    for rank in range(latents.shape[1]):
+        latents[row, rank] = keys[rank] & np.uint32(0xFFFF) if rank < kept else 0
+        weights[row, rank] = WEIGHT_ONE - (keys[rank] >> np.uint32(16)) if rank < kept else 0

@@ -1,7 +1,9 @@
 """The values of one declared field over rows, as arrays that filters compare all at once."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -12,6 +14,8 @@ from services.index.core.fields import Declared, FieldType, Record
 from services.index.core.ragged import GrowingRagged, Ragged
 
 Mask: TypeAlias = NDArray[np.bool_]
+_INT_BYTES: Final = 32
+"""What CPython allocates for a small int; sys.getsizeof says 28."""
 _DTYPES: Final[Mapping[str, type[np.generic]]] = {"int": np.int64, "float": np.float64, "bool": np.bool_}
 
 
@@ -55,11 +59,18 @@ class KeywordColumn:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the numbers and of the terms' text."""
-        return self.numbers.nbytes + sum(map(len, list(self.terms)))
+        """Bytes of the numbers and, estimated, of the terms."""
+        return self.numbers.nbytes + _terms_nbytes(self.terms)
 
 
 Column: TypeAlias = ScalarColumn | KeywordColumn
+
+
+def are_of(declared: Declared, columns: Mapping[str, Column]) -> bool:
+    """Tell whether these are columns of the declared fields; those of keyword and keywords are alike."""
+    found = {name: getattr(column, "values", None) for name, column in columns.items()}
+    dtypes = {name: None if values is None else values.dtype.type for name, values in found.items()}
+    return dtypes == {name: _DTYPES.get(kind) for name, kind in declared.items()}
 
 
 def build(declared: Declared, records: Sequence[Record]) -> dict[str, Column]:
@@ -104,6 +115,16 @@ def gather_arrays(sources: Sequence[tuple[NDArray[Any], NDArray[np.int64]]]) -> 
         np.take(array, selected, axis=0, out=gathered[begin : begin + len(selected)], mode="clip")
         begin += len(selected)
     return gathered
+
+
+def _terms_nbytes(terms: dict[str, int]) -> int:
+    """Estimate the memory of terms: the table, and for each a text and a number as objects of their own.
+
+    The first thousand stand for all, so that millions do not hold up other threads.
+    """
+    first = list(islice(terms, 1_000))
+    texts = sum(map(sys.getsizeof, first)) / max(len(first), 1)
+    return sys.getsizeof(terms) + round(len(terms) * (texts + _INT_BYTES))
 
 
 def _renumbered(names: Mapping[str, int], numbers: Ragged, terms: dict[str, int]) -> Ragged:
@@ -167,8 +188,8 @@ class GrowingKeywords:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the numbers and of the terms' text."""
-        return self._numbers.nbytes + sum(map(len, list(self._terms)))
+        """Bytes of the numbers and, estimated, of the terms."""
+        return self._numbers.nbytes + _terms_nbytes(self._terms)
 
 
 def growing(kind: FieldType, capacity: int) -> GrowingColumn:

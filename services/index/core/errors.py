@@ -8,7 +8,9 @@ CoreError
 ├── InvalidField          a field value of another type than declared
 ├── UnknownField          a field that was never declared
 ├── InvalidFilter         a filter that contradicts itself or the declared types
-├── InvalidSearch         top_n, k, k_query, k_docs, min_score, partitions or threads out of range
+├── InvalidSearch         top_n, k, k_query, k_docs, min_score, partitions, threads or kernel out of range
+├── InvalidState          a state of another index, or none
+├── InvalidPositions      log positions that no snapshot can keep
 ├── SnapshotExists        a snapshot would overwrite something
 ├── CorruptSnapshot       files missing, truncated or altered
 └── UnsupportedSnapshot   written in a newer format
@@ -49,6 +51,14 @@ class InvalidFilter(CoreError):
 
 class InvalidSearch(CoreError):
     """Search options out of range."""
+
+
+class InvalidState(CoreError):
+    """A state of another index, or none."""
+
+
+class InvalidPositions(CoreError):
+    """Log positions that no snapshot can keep."""
 
 
 class SnapshotExists(CoreError):

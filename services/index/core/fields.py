@@ -17,8 +17,10 @@ def declare(fields: Mapping[str, str] | None) -> Declared:
     """Check a declaration {name: type}.
 
     Raises:
-        InvalidIndex: a name that is no text, or a type not in FIELD_TYPES.
+        InvalidIndex: not a mapping, a name that is no text, or a type not in FIELD_TYPES.
     """
+    if not isinstance(fields, Mapping | None):
+        raise InvalidIndex(f"fields must be a mapping from name to type, not {type(fields).__name__}")
     for name, kind in (fields or {}).items():
         if not isinstance(name, str) or not name:
             raise InvalidIndex(f"field names must be non-empty text, not {name!r}")
@@ -31,18 +33,22 @@ def check_records(declared: Declared, records: Sequence[Record | None] | None, c
     """Return one record for each of `count` documents, every value of its declared type.
 
     Raises:
-        InvalidRows: another number of records.
+        InvalidRows: not a sequence, or another number of records.
         UnknownField: a field that was not declared.
-        InvalidField: a value of another type.
+        InvalidField: a record that is no mapping, or a value of another type.
     """
     if records is None:
         return [{}] * count
+    if not isinstance(records, Sequence):
+        raise InvalidRows(f"fields must be a sequence of records, not {type(records).__name__}")
     if len(records) != count:
         raise InvalidRows(f"fields must have one record for each of {count} ids, not {len(records)}")
-    return [_checked(declared, position, record or {}) for position, record in enumerate(records)]
+    return [{} if record is None else _checked(declared, at, record) for at, record in enumerate(records)]
 
 
 def _checked(declared: Declared, position: int, record: Record) -> Record:
+    if not isinstance(record, Mapping):
+        raise InvalidField(f"fields[{position}] must be a mapping from name to value, not {type(record).__name__}")
     for name, value in record.items():
         if name not in declared:
             raise UnknownField(f"fields[{position}]: {name!r} is not declared")

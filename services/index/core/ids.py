@@ -21,8 +21,8 @@ def pack(ids: Sequence[str]) -> Ragged:
     Raises:
         InvalidId: not a sequence of str, an id empty or over 128 bytes of UTF-8, not encodable, or given twice.
     """
-    if isinstance(ids, str):
-        raise InvalidId("ids must be a sequence of str, not one str")
+    if isinstance(ids, str) or not isinstance(ids, Sequence):
+        raise InvalidId(f"ids must be a sequence of str, not {type(ids).__name__}")
     try:
         text = "".join(ids)
         encoded = text.encode()

@@ -44,10 +44,8 @@ class SparseIndex:
     """
 
     def __init__(self, hidden_dim: int, k_max: int, fields: Mapping[str, str] | None = None) -> None:
-        if not arguments.is_int(hidden_dim) or not 1 <= hidden_dim <= HIDDEN_DIM_MAX:
-            raise InvalidIndex(f"hidden_dim must be 1..{HIDDEN_DIM_MAX}, not {hidden_dim!r}")
-        if not arguments.is_int(k_max) or not 1 <= k_max <= K_MAX:
-            raise InvalidIndex(f"k_max must be 1..{K_MAX}, not {k_max!r}")
+        arguments.require_int("hidden_dim", hidden_dim, 1, HIDDEN_DIM_MAX, InvalidIndex)
+        arguments.require_int("k_max", k_max, 1, K_MAX, InvalidIndex)
         self.hidden_dim, self.k_max = int(hidden_dim), int(k_max)
         self.fields = declare(fields)
         self._levels = code.levels(self.k_max)
@@ -147,7 +145,7 @@ class SparseIndex:
             For each query its hits (id, score), best first; all queries see the same moment of the index.
 
         Raises:
-            InvalidCode, InvalidSearch, InvalidFilter, UnknownField.
+            InvalidCode, InvalidSearch, InvalidState, InvalidFilter, UnknownField.
         """
         options = arguments.options(self._levels, top_n, k, k_query, k_docs, min_score, kernel)
         arguments.require_int("threads", threads, 1, 1_024)
@@ -155,7 +153,7 @@ class SparseIndex:
         if where is not None:
             check(where, self.fields)
         chosen = None if partitions is None else arguments.chosen(partitions)
-        state = self._writer.state if at is None else at
+        state = self._moment(at)
         allowed = search.allowed_rows(state, where, chosen)
         return search.search(state, queries, options, allowed, threads)
 
@@ -182,14 +180,14 @@ class SparseIndex:
             For each id its score and contributions, or None where there is no such document (any more).
 
         Raises:
-            InvalidId, InvalidCode, InvalidSearch.
+            InvalidId, InvalidCode, InvalidSearch, InvalidState.
         """
         options = arguments.options(self._levels, 1, k, k_query, k_docs, None, None)
         query = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
         if len(query.latents) != 1:
             raise InvalidCode(f"latents must hold one query to explain, not {len(query.latents)}")
         prefix = code.with_width(query, options.k_query)
-        state = self._writer.state if at is None else at
+        state = self._moment(at)
         return explain.explain(state, prefix, options.k_docs, pack(ids), self.hidden_dim)
 
     def save(
@@ -201,14 +199,17 @@ class SparseIndex:
 
         Args:
             path: The folder.
-            lsns: Position in the log that the moment is at, by partition; kept for whoever loads it.
+            lsns: Position in the log that the moment is at, 0 or more, by partition; kept for whoever loads it.
             at: A state of this index to write instead of the latest.
 
         Raises:
+            InvalidPositions, InvalidState.
             SnapshotExists: the path is taken.
+            CorruptSnapshot: a file that the index was loaded from was altered meanwhile; nothing is saved.
         """
-        parts = self._writer.sealed(self._writer.state if at is None else at)
-        saved = snapshot.Snapshot(self.hidden_dim, self.k_max, self.fields, lsns or {}, parts)
+        positions = arguments.positions(lsns)
+        parts = self._writer.sealed(self._moment(at))
+        saved = snapshot.Snapshot(self.hidden_dim, self.k_max, self.fields, positions, parts)
         snapshot.save(Path(path), saved, self._stored)
 
     @classmethod
@@ -252,6 +253,12 @@ class SparseIndex:
     def statistics(self) -> Statistics:
         """Count what the index holds. Cost: one pass over all codes."""
         return statistics.count(self._writer.state, self.hidden_dim, self._writer.memtable_nbytes)
+
+    def _moment(self, at: State | None) -> State:
+        if at is None:
+            return self._writer.state
+        arguments.require_state(at, self.hidden_dim, self.k_max, self.fields)
+        return at
 
     def _upsert(self, names: Sequence[str], codes: Codes, fields: Any, partitions: ArrayLike | None) -> None:
         packed = pack(names)

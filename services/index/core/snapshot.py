@@ -11,8 +11,9 @@ in place: it may be part of others, and of an index that is being searched.
 
 import hashlib
 import json
+import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +57,12 @@ def save(path: Path, snapshot: Snapshot, known: StoredArrays) -> None:
 
     Raises:
         SnapshotExists: the path is taken.
+        CorruptSnapshot: an array is mapped from a file that was altered.
     """
-    if path.exists():
-        raise SnapshotExists(f"path {path} exists already; snapshots are never overwritten")
+    _require_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    folder.mkdir()  # not one of tempfile's, which nobody else may read, backups included
     written: list[tuple[NDArray[Any], StoredFile]] = []
     try:
         segments = []
@@ -83,7 +85,11 @@ def save(path: Path, snapshot: Snapshot, known: StoredArrays) -> None:
         manifest = {"body": body, "sha256": _digest(body)}
         write_durably(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
         sync(folder)
-        folder.rename(path)
+        try:
+            folder.rename(path)
+        except OSError:
+            _require_free(path)  # another save may have been faster
+            raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -118,6 +124,11 @@ def load(path: Path, known: StoredArrays) -> Snapshot:
             parts.append(_rebuilt(rows, arrays["alive"], body["hidden_dim"], body["k_max"]))
     lsns = {int(partition): lsn for partition, lsn in body.get("lsns", {}).items()}
     return Snapshot(body["hidden_dim"], body["k_max"], declared, lsns, tuple(parts))
+
+
+def _require_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise SnapshotExists(f"path {path} exists already; snapshots are never overwritten")
 
 
 def _arrays(part: Part, declared: Declared) -> Arrays:
@@ -175,7 +186,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         version = body["format_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptSnapshot(f"{path / _MANIFEST} is missing or unreadable: {error}") from error
-    if body.get("format") != FORMAT or digest != _digest(body):
+    if body.get("format") != FORMAT or type(version) is not int or digest != _digest(body):
         raise CorruptSnapshot(f"{path / _MANIFEST} was altered")
     if version > FORMAT_VERSION:
         raise UnsupportedSnapshot(f"{path} has format_version {version}; this program reads up to {FORMAT_VERSION}")

@@ -48,8 +48,21 @@ class StoredArrays:
         self._files[key] = weakref.ref(array, forget), file
 
     def write(self, path: Path, array: NDArray[Any]) -> StoredFile:
-        """Store an array durably under a new path: as a hard link if that is possible, else in numpy's format."""
-        return self._link(path, array) or _write(path, array)
+        """Store an array durably under a new path: as a hard link if that is possible, else in numpy's format.
+
+        Raises:
+            CorruptSnapshot: the array is mapped from a file that was altered since it was verified.
+        """
+        reference, known = self._files.get(id(array), (None, None))
+        if reference is None or known is None or reference() is not array:
+            return _write(path, array)
+        linked = _link(path, known)
+        if linked:
+            return linked
+        written = _write(path, array)
+        if written.sha256 != known.sha256:  # a digest of its own would make the damage pass for valid
+            raise CorruptSnapshot(f"{known.path} was altered while it was mapped; what it holds now is not saved")
+        return written
 
     def read(self, path: Path, size: int, sha256: str) -> NDArray[Any]:
         """Verify every byte of a file, map it into memory and remember it.
@@ -74,21 +87,6 @@ class StoredArrays:
         self.remember(array, file)
         return array
 
-    def _link(self, path: Path, array: NDArray[Any]) -> StoredFile | None:
-        reference, known = self._files.get(id(array), (None, None))
-        if reference is None or known is None or reference() is not array:
-            return None
-        try:
-            path.hardlink_to(known.path)
-        except OSError:  # it is gone, or on another disk, or on one that has no links
-            return None
-        linked = _describe(path, known.sha256)
-        if replace(linked, path=known.path) != known:
-            path.unlink()
-            return None
-        sync(path)  # whoever brought a file that was read may not have done so
-        return linked
-
 
 def write_durably(path: Path, *content: bytes | memoryview) -> None:
     """Write bytes and wait until the disk has them."""
@@ -106,6 +104,19 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _link(path: Path, known: StoredFile) -> StoredFile | None:
+    try:
+        path.hardlink_to(known.path)
+    except OSError:  # it is gone, or on another disk, or on one that has no links
+        return None
+    linked = _describe(path, known.sha256)
+    if replace(linked, path=known.path) != known:
+        path.unlink()
+        return None
+    sync(path)  # whoever brought a file that was read may not have done so
+    return linked
 
 
 def _write(path: Path, array: NDArray[Any]) -> StoredFile:

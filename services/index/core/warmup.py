@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.index.core import writer
+from services.index.core import code, writer
 from services.index.core.index import SparseIndex
 from services.index.core.where import Eq
 
@@ -18,6 +18,7 @@ def warmup() -> None:
     weights = np.ones((count, 4), np.float32)
     index.upsert([f"sealed-{i}" for i in range(count)], latents, weights)
     index.upsert(["recent"], latents[:1], weights[:1], [{"word": "a"}])
+    index.upsert_quantised(["stored"], [1], [0], np.array([code.WEIGHT_ONE], np.uint16))
     for where in (None, Eq("word", "a")):
         index.search(latents[:1], weights[:1], 1, where=where)
     index.explain(latents[:1], weights[:1], ["recent"])

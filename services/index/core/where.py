@@ -6,13 +6,13 @@ without `lang`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import iand, ior
 from typing import Any, TypeAlias
-
-import numpy as np
 
 from services.index.core.columns import Column, KeywordColumn, Mask
 from services.index.core.errors import InvalidFilter, UnknownField
-from services.index.core.fields import Declared, is_keyword, is_value_of
+from services.index.core.fields import Declared, FieldType, is_keyword, is_value_of
 from services.index.core.limits import FILTER_DEPTH_MAX
 
 
@@ -96,20 +96,16 @@ def check(where: Where, declared: Declared, depth: int = 1) -> None:
 
 
 def _check_values(field: str, values: Any, declared: Declared) -> None:
-    if field not in declared:
-        raise UnknownField(f"where: {field!r} is not declared")
+    kind = _kind(field, declared)
     if not isinstance(values, list | tuple | set | frozenset) or not values:
         raise InvalidFilter(f"where: In over {field!r} needs a tuple of at least one value")
-    kind = declared[field]
     for value in values:
         if not (is_keyword(value) if kind == "keywords" else is_value_of(kind, value)):
             raise InvalidFilter(f"where: {field!r} is {kind}, it cannot equal {value!r:.80}")
 
 
 def _check_range(where: Range, declared: Declared) -> None:
-    if where.field not in declared:
-        raise UnknownField(f"where: {where.field!r} is not declared")
-    kind = declared[where.field]
+    kind = _kind(where.field, declared)
     if kind not in ("int", "float"):
         raise InvalidFilter(f"where: {where.field!r} is {kind}; Range needs int or float")
     bounds = [bound for bound in (where.gte, where.gt, where.lte, where.lt) if bound is not None]
@@ -120,8 +116,14 @@ def _check_range(where: Range, declared: Declared) -> None:
             raise InvalidFilter(f"where: {where.field!r} is {kind}, it has no bound {bound!r:.80}")
 
 
+def _kind(field: str, declared: Declared) -> FieldType:
+    if not isinstance(field, str) or field not in declared:
+        raise UnknownField(f"where: {field!r} is not declared")
+    return declared[field]
+
+
 def evaluate(where: Where, columns: Mapping[str, Column]) -> Mask:
-    """Return the rows that a checked filter matches."""
+    """Return the rows that a checked filter matches, in a mask of the caller's own."""
     match where:
         case Eq(field, value):
             return columns[field].any_of((value,))
@@ -132,8 +134,8 @@ def evaluate(where: Where, columns: Mapping[str, Column]) -> Mask:
             assert not isinstance(column, KeywordColumn), "check() lets Range reach numbers only"
             return column.between(gte, gt, lte, lt)
         case And(filters):
-            return np.asarray(np.all([evaluate(child, columns) for child in filters], axis=0))
+            return reduce(iand, (evaluate(child, columns) for child in filters))
         case Or(filters):
-            return np.asarray(np.any([evaluate(child, columns) for child in filters], axis=0))
+            return reduce(ior, (evaluate(child, columns) for child in filters))
         case Not(child):
             return ~evaluate(child, columns)

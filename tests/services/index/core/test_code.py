@@ -115,6 +115,13 @@ def test_impossible_stored_codes_are_refused(lengths: Any, latents: Any, weights
         code.from_ragged(np.array(lengths), flat, np.array(weights, np.uint16), hidden_dim=8, active_max=4)
 
 
+def test_stored_weights_stay_as_they_are() -> None:
+    """Codes from the log would be normalised a second time: other scores than on the server that wrote them."""
+    stored = code.from_ragged([3, 0, 1], [5, 6, 3, 2], np.array([7, 4, 4, 1], np.uint16), hidden_dim=8, active_max=4)
+    assert stored.latents.tolist() == [[5, 3, 6, 0], [0] * 4, [2, 0, 0, 0]]
+    assert stored.weights.tolist() == [[7, 4, 4, 0], [0] * 4, [1, 0, 0, 0]]
+
+
 def test_stored_weights_of_another_type_are_refused() -> None:
     """Floats read as ŵ would give every document a score near 0."""
     with pytest.raises(InvalidCode, match=r"weights must be uint16 \[1\], not float64"):

@@ -1,5 +1,6 @@
 """Filters against their meaning, evaluated one document at a time in plain Python."""
 
+import tracemalloc
 from typing import Any
 from unittest import mock
 
@@ -8,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.index.core import writer
+from services.index.core.columns import ScalarColumn
 from services.index.core.index import SparseIndex
-from services.index.core.where import And, Eq, In, Not, Or, Range
+from services.index.core.where import And, Eq, In, Not, Or, Range, evaluate
 from tests.services.index.core.data import single
 from tests.services.index.core.filters import FIELDS, FILTERS, RECORDS, matches
 
@@ -69,3 +71,18 @@ def test_ends_of_64_bits_are_numbers_like_others() -> None:
     assert found(index, Range("year", gt=least, lte=most - 1)) == [1, 2, 3, 4]
     assert found(index, Range("year", gt=most)) == found(index, Range("year", lt=least)) == []
     assert found(index, In("year", (least, most))) == [0, 5]
+
+
+def test_wide_filters_hold_few_masks() -> None:
+    """A hundred alternatives over a large segment would take a hundred bytes of memory for each of its rows."""
+    count = 100_000
+    columns = {"year": ScalarColumn(np.arange(count), np.ones(count, np.bool_))}
+    ranges = tuple(Range("year", gte=1_000 * i, lt=1_000 * i + 500) for i in range(100))
+    for where, expected in ((Or(ranges), count // 2), (And(tuple(map(Not, ranges))), count // 2)):
+        tracemalloc.start()
+        mask = evaluate(where, columns)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert np.count_nonzero(mask) == expected
+        assert peak < 5 * count
+    assert columns["year"].present.all()

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from services.index.core import errors, limits
@@ -11,6 +13,7 @@ from services.index.core.index import SparseIndex
 from services.index.core.where import And, Eq, In, Not, Or, Range, Where
 from services.runtime import limits as public
 from tests.services.index.core.data import single
+from tests.services.index.core.filters import FIELDS
 
 CODE = single([1, 2], [1.0, 0.5])
 
@@ -32,6 +35,8 @@ def deep(levels: int) -> Where:
         ((8, 0), r"k_max must be 1\.\.256, not 0"),
         ((8, 257), r"k_max must be 1\.\.256"),
         ((8, 4, {"year": "date"}), "field 'year' must be one of keyword, int, float, bool, keywords, not 'date'"),
+        ((8, 4, ["year"]), "fields must be a mapping from name to type, not list"),
+        ((8, 4, []), "fields must be a mapping from name to type, not list"),
         ((8, 4, {"": "int"}), "field names must be non-empty text"),
     ],
 )
@@ -61,6 +66,9 @@ def test_impossible_indexes(arguments: tuple[Any, ...], message: str) -> None:
         ({"min_score": float("-inf")}, "min_score must be a finite number, not -inf"),
         ({"min_score": "1"}, "min_score must be a finite number"),
         ({"min_score": True}, "min_score must be a finite number, not True"),
+        ({"min_score": 10**400}, "min_score must be a finite number, not 1000"),
+        ({"min_score": np.float32("inf")}, "min_score must be a finite number"),
+        ({"partitions": 5}, r"partitions must be a collection of 0\.\.65535, not 5"),
         ({"partitions": [65_536]}, r"partitions must be 0\.\.65535, not 65536"),
         ({"partitions": [1.5]}, r"partitions must be 0\.\.65535, not 1\.5"),
         ({"kernel": "fast"}, "kernel must be .*, not 'fast'"),
@@ -71,6 +79,38 @@ def test_impossible_searches(untouched: SparseIndex, arguments: dict[str, Any], 
     """A search would answer something other than what was asked."""
     with pytest.raises(errors.InvalidSearch, match=message):
         untouched.search(**{**CODE, "top_n": 5, **arguments})
+
+
+@pytest.mark.parametrize("rows", [1, 5_000])
+@pytest.mark.parametrize("other", [(16, 4, FIELDS), (8, 2, FIELDS), (8, 4, {}), (8, 4, {**FIELDS, "year": "float"})])
+def test_states_of_other_indexes(untouched: SparseIndex, tmp_path: Path, other: Any, rows: int) -> None:
+    """Kernels would read past the end of arrays, and a snapshot would hold documents of another collection."""
+    there = SparseIndex(*other)
+    names = [f"{row}" for row in range(rows)]
+    there.upsert(names, np.full((rows, 1), there.hidden_dim - 1), np.ones((rows, 1), np.float32))
+    message = "at must be a state of this index, not of one with another hidden_dim, k_max or fields"
+    with pytest.raises(errors.InvalidState, match=message):
+        untouched.search(**CODE, top_n=5, at=there.state)
+    with pytest.raises(errors.InvalidState, match=message):
+        untouched.explain(**CODE, ids=["1"], at=there.state)
+    with pytest.raises(errors.InvalidState, match=message):
+        untouched.save(tmp_path / "snapshot", at=there.state)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_state(untouched: SparseIndex) -> None:
+    """Whoever passes a position for a state would see the inside of the index fail."""
+    with pytest.raises(errors.InvalidState, match="at must be a state of this index, not 17"):
+        untouched.search(**CODE, top_n=5, at=17)  # type: ignore[arg-type]
+
+
+def test_min_score_of_any_real_type(index: SparseIndex) -> None:
+    """A threshold computed with numpy would be refused."""
+    scores = [score for _, score in index.search(**CODE, top_n=5, min_score=0.5)[0]]
+    assert scores
+    for given in (np.float32(0.5), np.float64(0.5), np.float16(0.5)):
+        assert [score for _, score in index.search(**CODE, top_n=5, min_score=given)[0]] == scores
+    assert index.search(**CODE, top_n=5, min_score=np.int64(2)) == [[]]
 
 
 def test_queries_have_their_own_limit() -> None:
@@ -87,9 +127,12 @@ def test_queries_have_their_own_limit() -> None:
     [
         (Eq("colour", 1), errors.UnknownField, "where: 'colour' is not declared"),
         (Range("colour", gte=1), errors.UnknownField, "where: 'colour' is not declared"),
+        (Eq(["year"], 1), errors.UnknownField, r"where: \['year'\] is not declared"),
+        (Range(["year"], gte=1), errors.UnknownField, r"where: \['year'\] is not declared"),
         (Eq("year", "2000"), errors.InvalidFilter, "where: 'year' is int, it cannot equal '2000'"),
         (Eq("year", True), errors.InvalidFilter, "where: 'year' is int, it cannot equal True"),
         (Eq("tags", ["x"]), errors.InvalidFilter, "where: 'tags' is keywords, it cannot equal"),
+        (Eq("language", ["de"]), errors.InvalidFilter, "where: 'language' is keyword, it cannot equal"),
         (In("year", ()), errors.InvalidFilter, "where: In over 'year' needs a tuple of at least one value"),
         (In("language", "de"), errors.InvalidFilter, "where: In over 'language' needs a tuple"),
         (In("year", (1, 2.5)), errors.InvalidFilter, "where: 'year' is int, it cannot equal 2.5"),

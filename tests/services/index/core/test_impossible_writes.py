@@ -22,16 +22,21 @@ NAN, INF = float("nan"), float("inf")
         ([7], r"ids\[0\] must be str, not int"),
         (["\ud800"], r"ids\[0\] is not valid Unicode text"),
         (["a", "a"], "'a' is given 2 times"),
-        ("a", "ids must be a sequence of str"),
+        ("a", "ids must be a sequence of str, not str"),
+        (None, "ids must be a sequence of str, not NoneType"),
+        (7, "ids must be a sequence of str, not int"),
+        ({"a": 1}, "ids must be a sequence of str, not dict"),
     ],
 )
 def test_impossible_ids(untouched: SparseIndex, ids: Any, message: str) -> None:
     """Documents would be stored under ids that no one can name."""
-    count = 2 if len(ids) == 2 else 1
+    count = 2 if ids == ["a", "a"] else 1
     with pytest.raises(errors.InvalidId, match=message):
         untouched.upsert(ids, np.tile([1], (count, 1)), np.ones((count, 1), np.float32))
     with pytest.raises(errors.InvalidId, match=message):
         untouched.delete(ids)
+    with pytest.raises(errors.InvalidId, match=message):
+        untouched.explain(**CODE, ids=ids)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +46,13 @@ def test_impossible_ids(untouched: SparseIndex, ids: Any, message: str) -> None:
         ({"fields": []}, errors.InvalidRows, "fields must have one record for each of 1 ids, not 0"),
         ({"partitions": [1, 2]}, errors.InvalidRows, r"partitions must be integers \[1\]"),
         ({"partitions": [0.5]}, errors.InvalidRows, r"partitions must be integers \[1\], not float64"),
+        ({"partitions": [[1], [2, 3]]}, errors.InvalidRows, "partitions must be an array: .* inhomogeneous"),
         ({"partitions": [65_536]}, errors.InvalidRows, r"partitions must lie in 0\.\.65535"),
         ({"partitions": [-1]}, errors.InvalidRows, r"partitions must lie in 0\.\.65535"),
+        ({"fields": 5}, errors.InvalidRows, "fields must be a sequence of records, not int"),
+        ({"fields": {"year": 1}}, errors.InvalidRows, "fields must be a sequence of records, not dict"),
+        ({"fields": ["year"]}, errors.InvalidField, r"fields\[0\] must be a mapping from name to value, not str"),
+        ({"fields": [[]]}, errors.InvalidField, r"fields\[0\] must be a mapping from name to value, not list"),
         ({"fields": [{"colour": 1}]}, errors.UnknownField, r"fields\[0\]: 'colour' is not declared"),
         ({"fields": [{"language": 1}]}, errors.InvalidField, r"fields\[0\]: 'language' must be keyword, not 1"),
         ({"fields": [{"language": "\ud800"}]}, errors.InvalidField, "'language' must be keyword"),
@@ -111,6 +121,25 @@ def test_impossible_stored_codes(
     """A damaged entry of the log would be stored."""
     with pytest.raises(errors.InvalidCode, match=message):
         untouched.upsert_quantised(["kept", "new"], lengths, latents, np.array(weights, np.uint16))
+
+
+RAGGED = [[1, 2], [3]]
+
+
+def test_ragged_lists(untouched: SparseIndex) -> None:
+    """A client with a bug would get an error that speaks of numpy instead of its argument."""
+    names = ["kept", "new"]
+    calls = [
+        ("latents", lambda: untouched.upsert(names, RAGGED, np.ones((2, 2), np.float32))),
+        ("weights", lambda: untouched.upsert(names, np.ones((2, 2), np.int64), RAGGED)),
+        ("latents", lambda: untouched.search(RAGGED, np.ones((2, 2), np.float32), 5)),
+        ("lengths", lambda: untouched.upsert_quantised(names, RAGGED, [1, 2], np.ones(2, np.uint16))),
+        ("latents", lambda: untouched.upsert_quantised(names, [1, 1], RAGGED, np.ones(2, np.uint16))),
+        ("weights", lambda: untouched.upsert_quantised(names, [1, 1], [1, 2], RAGGED)),
+    ]
+    for name, call in calls:
+        with pytest.raises(errors.InvalidCode, match=f"{name} must be an array: .* inhomogeneous"):
+            call()
 
 
 @pytest.mark.parametrize("failing", ["segment.build", "ids.find_rows"])

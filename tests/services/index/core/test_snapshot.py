@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from services.index.core import snapshot, writer
-from services.index.core.errors import CorruptSnapshot, SnapshotExists, UnsupportedSnapshot
+from services.index.core.errors import CorruptSnapshot, InvalidPositions, SnapshotExists, UnsupportedSnapshot
 from services.index.core.index import SparseIndex
 from services.index.core.where import And, Eq, Range
 from tests.services.index.core import oracle
@@ -78,6 +78,56 @@ def test_nothing_is_overwritten(index: SparseIndex, tmp_path: Path) -> None:
     with pytest.raises(SnapshotExists, match="snapshots are never overwritten"):
         index.save(tmp_path / "snapshot")
     assert list(tmp_path.iterdir()) == [tmp_path / "snapshot"]
+
+
+def test_a_dangling_link_is_not_overwritten(little: SparseIndex, tmp_path: Path) -> None:
+    """A snapshot would appear where a link was to lead once its disk is back."""
+    (tmp_path / "snapshot").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SnapshotExists, match="snapshots are never overwritten"):
+        little.save(tmp_path / "snapshot")
+    assert (tmp_path / "snapshot").is_symlink()
+
+
+def test_of_two_saves_to_one_path_one_wins(
+    little: SparseIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever saves at the same time as another would get an error that does not say so."""
+    write = snapshot.write_durably
+
+    def write_slower_than_another_save(*arguments: Any) -> None:
+        monkeypatch.setattr(snapshot, "write_durably", write)
+        little.save(tmp_path / "snapshot")
+        write(*arguments)
+
+    monkeypatch.setattr(snapshot, "write_durably", write_slower_than_another_save)
+    with pytest.raises(SnapshotExists, match="snapshots are never overwritten"):
+        little.save(tmp_path / "snapshot")
+    assert list(tmp_path.iterdir()) == [tmp_path / "snapshot"]
+    assert answers(SparseIndex.load(tmp_path / "snapshot")) == answers(little)
+
+
+def test_a_backup_by_another_user_can_read_a_snapshot(little: SparseIndex, tmp_path: Path) -> None:
+    """Backups that run as another user would find every snapshot locked."""
+    (tmp_path / "plain").mkdir()
+    little.save(tmp_path / "snapshot")
+    assert (tmp_path / "snapshot").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("lsns", "message"),
+    [
+        ({"a": 5}, r"a partition of lsns must be 0\.\.65535, not 'a'"),
+        ({65_536: 5}, r"a partition of lsns must be 0\.\.65535, not 65536"),
+        ({1: -1}, r"lsns\[1\] must be 0\.\.9223372036854775807, not -1"),
+        ({1: 5.0}, r"lsns\[1\] must be .*, not 5\.0"),
+        ([5], r"lsns must be a mapping from partition to position, not \[5\]"),
+    ],
+)
+def test_impossible_positions(little: SparseIndex, tmp_path: Path, lsns: Any, message: str) -> None:
+    """A snapshot would be written that cannot be loaded, found out when it is needed."""
+    with pytest.raises(InvalidPositions, match=message):
+        little.save(tmp_path / "snapshot", lsns=lsns)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_save_leaves_nothing(index: SparseIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +231,22 @@ def test_what_cannot_be_linked_is_written(
         assert not (tmp_path / "first").exists() or not inodes(tmp_path / "first") & inodes(tmp_path / "second")
 
 
+@pytest.mark.parametrize("meanwhile", ["in its place", "removed"])
+def test_damage_to_a_mapped_file_never_becomes_valid(little: SparseIndex, tmp_path: Path, meanwhile: str) -> None:
+    """The next snapshot would prove altered documents whole, and no later check could tell."""
+    little.save(tmp_path / "first")
+    loaded = SparseIndex.load(tmp_path / "first")
+    altered = tmp_path / "first" / "0000-weights.npy"
+    with altered.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x17")
+    if meanwhile == "removed":
+        shutil.rmtree(tmp_path / "first")
+    with pytest.raises(CorruptSnapshot, match=r"first/0000-weights\.npy was altered while it was mapped"):
+        loaded.save(tmp_path / "second")
+    assert not [file for file in tmp_path.iterdir() if file.name != "first"]
+
+
 def test_a_loaded_index_lives_on_its_files_and_never_changes_them(little: SparseIndex, tmp_path: Path) -> None:
     """Loading would need all memory at once, or the first merge would destroy the snapshot."""
     little.save(tmp_path / "snapshot")
@@ -279,15 +345,22 @@ def test_a_program_killed_at_any_moment_of_a_save_leaves_a_whole_snapshot_or_non
         assert SparseIndex.load(folder).ids() == expected
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "error", "message"),
+    [
+        (snapshot.FORMAT_VERSION + 1, UnsupportedSnapshot, "has format_version 3; this program reads up to 2"),
+        ("2", CorruptSnapshot, "manifest.json was altered"),
+        (True, CorruptSnapshot, "manifest.json was altered"),
+    ],
+)
+def test_other_formats_are_refused(tmp_path: Path, version: Any, error: type[Exception], message: str) -> None:
     """An old server would misread what a newer one wrote."""
     index = SparseIndex(8, 4)
     index.upsert(["a"], **single([1], [1.0]))
     index.save(tmp_path / "snapshot")
     manifest = tmp_path / "snapshot" / "manifest.json"
-    body = json.loads(manifest.read_text())["body"]
-    body["format_version"] = snapshot.FORMAT_VERSION + 1
+    body = json.loads(manifest.read_text())["body"] | {"format_version": version}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     manifest.write_text(json.dumps({"body": body, "sha256": digest}))
-    with pytest.raises(UnsupportedSnapshot, match="has format_version 3; this program reads up to 2"):
+    with pytest.raises(error, match=message):
         SparseIndex.load(tmp_path / "snapshot")

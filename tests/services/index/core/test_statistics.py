@@ -1,12 +1,15 @@
 """What operators see of an index."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from services.index.core import writer
+from services.index.core.columns import KeywordColumn
 from services.index.core.index import SparseIndex
+from services.index.core.ragged import ragged
 from tests.services.index.core.data import codes
 
 
@@ -81,3 +84,15 @@ def test_bytes_are_those_that_the_documentation_names() -> None:
     assert per_document == pytest.approx(expected + 8 + 8 + slots, abs=0.2)
     assert 8 <= slots <= 16
     assert entries < postings
+
+
+@pytest.mark.parametrize("count", [0, 2_000, 20_000])
+def test_bytes_of_keywords_are_those_of_the_objects_that_hold_them(count: int) -> None:
+    """A field with a million terms would take ten times the memory that operators see."""
+    tracemalloc.start()
+    terms = {f"term-{number:07d}": number for number in range(1_000, 1_000 + count)}
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    column = KeywordColumn(terms, ragged([], np.zeros(0, np.int32)))
+    assert column.nbytes - column.numbers.nbytes == pytest.approx(taken, rel=0.02, abs=200)
+    assert taken <= count * (105 + 20 + 12) + 200, "documented"

@@ -26,6 +26,7 @@ def test_nothing_is_compiled_after_warmup(tmp_path: object) -> None:
         batch = codes(rng, "uniform", 5_000, 512, 32)
         names = [str(begin + row) for row in range(5_000)]
         index.upsert(names, batch.latents, batch.weights, [{"tag": ["a"], "year": begin}] * 5_000)
+    index.upsert_quantised(["stored"], [2], np.array([1, 2], np.uint16), np.array([9, 8], np.uint16))
     index.delete([str(row) for row in range(0, 40_000, 3)])
     index.save(f"{tmp_path}/snapshot")
     loaded = SparseIndex.load(f"{tmp_path}/snapshot")
