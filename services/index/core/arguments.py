@@ -34,8 +34,8 @@ def options(
     require_int("top_n", top_n, 1, TOP_N_MAX)
     if k is not None and (k_query is not None or k_docs is not None):
         raise InvalidSearch("k sets k_query and k_docs both; give k alone, or the two")
-    of_query = next((given for given in (k, k_query) if given is not None), K_MAX)
-    of_docs = next((given for given in (k, k_docs) if given is not None), levels[-1])
+    of_query = k if k is not None else K_MAX if k_query is None else k_query
+    of_docs = k if k is not None else levels[-1] if k_docs is None else k_docs
     require_int("k_query", of_query, 1, K_MAX)
     if not is_int(of_docs) or of_docs not in levels:
         raise InvalidSearch(f"k_docs must be a level, one of {', '.join(map(str, levels))}, not {of_docs!r}")

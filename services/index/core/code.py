@@ -135,13 +135,17 @@ def _matrices(latents: ArrayLike, weights: ArrayLike) -> tuple[I64, F32]:
         raise InvalidCode(f"latents must be integers [n, k], not {wide.dtype} {list(wide.shape)}")
     if given.dtype.kind != "f" or given.shape != wide.shape:
         raise InvalidCode(f"weights must be float32 {list(wide.shape)}, not {given.dtype} {list(given.shape)}")
-    with np.errstate(over="ignore", under="ignore"):
-        return _for_kernel(wide, np.int64), _for_kernel(given, np.float32)
+    if given.dtype != np.float32:
+        with np.errstate(over="ignore", under="ignore"):
+            given = given.astype(np.float32)
+    return _for_kernel(wide, np.int64), _for_kernel(given, np.float32)
 
 
 def _for_kernel(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     """Return the array in the one form that is compiled for: read-only arrays, for example, are another type."""
-    return np.require(array, dtype, ["C", "W"])
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable and array.flags.aligned:
+        return array
+    return np.array(array, dtype, order="C")
 
 
 def _refuse(row: int, fault: int, hidden_dim: int, active_max: int) -> None:

@@ -19,7 +19,7 @@ def test_nothing_is_compiled_after_warmup(tmp_path: object) -> None:
     """The first search, write, merge or restart after a deployment would take seconds and time out."""
     warmup()
     before = compiled_kernels()
-    assert before["services.index.core.planner.search_sealed"] == 1, "one variant serves every query"
+    assert before["services.index.core.planner._search_sealed"] == 1, "one variant serves every query"
     rng = np.random.default_rng(0)
     index = SparseIndex(512, 32, {"tag": "keywords", "year": "int"})
     for begin in range(0, 40_000, 5_000):
