@@ -23,8 +23,11 @@ from services.index.core.shapes import I64, U16
 SAFE = 1 - 1e-9
 """Keeps comparisons on the safe side of float64 rounding."""
 _SUM_MAX = 65_535
-_SEEDS = 4
-_SPREAD = 12
+_FEW = 4
+"""So few blocks that reach the threshold need no better one."""
+_BEST_BLOCKS = 12
+"""Blocks whose best rows set a threshold in a window: several for each ten hits, because similar rows need not be
+neighbours."""
 
 
 class Sums(NamedTuple):
@@ -75,7 +78,7 @@ def accumulate(
             scratch.rows[max(first, 0) : min(max(first + BLOCK, 0), size)] = 0
         maxima = scratch.blocks[: padded(size) // BLOCK]
         _block_maxima(scratch.rows, maxima)
-        if missing(hits, filled) or _reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _SEEDS:
+        if missing(hits, filled) or _reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _FEW:
             filled = _offer_best(documents, query, begin, size, scratch, hits, filled)
         least = threshold(hits, filled, query.floor) * per_norm
         rows = _reaching_rows(documents, norms, level, begin, size, scratch, least)
@@ -171,7 +174,7 @@ def _offer_best(
     maxima = np.empty(padded(size) // BLOCK, np.int32)
     for block in range(len(maxima)):
         maxima[block] = scratch.blocks[block]
-    blocks = greatest(maxima, _SPREAD + wanted // 16)
+    blocks = greatest(maxima, _BEST_BLOCKS + wanted // 16)
     values = np.empty(len(blocks) * BLOCK, np.int32)
     for block in blocks:
         for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):

@@ -1,7 +1,7 @@
 """Which kernel answers a query on a segment. All give the same hits; this only saves time.
 
 Costs are estimated from counts that are there anyway (postings, entries of block maxima, rows), times what one of each
-costs; how many blocks the block-max kernel will have to score is remembered per segment from the queries before.
+costs; what the block-max kernel spends on blocks is remembered per segment from the queries before.
 """
 
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
