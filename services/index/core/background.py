@@ -12,8 +12,8 @@ class Background:
     """Runs what is submitted in that order, one after the other, in a thread that lives while anything waits.
 
     The thread is no daemon: the end of the program waits for what runs, whose machine code would be unloaded under it.
-    What still waits then is dropped, and so is what a process submits whose main thread has ended. What a forked
-    process inherits never runs there.
+    What still waits then is dropped, and so is what a process submits whose main thread has ended. A forked process
+    has to make a new one.
     """
 
     def __init__(self, name: str) -> None:
@@ -23,12 +23,12 @@ class Background:
         self._running = False
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Let something that raises nothing be run later, or never."""
+        """Let something be run later, or never; what it raises is logged."""
         with self._lock:
             self._waiting.append(work)
             if not self._running:
                 try:
-                    threading.Thread(target=self._run, name=self._name).start()
+                    threading.Thread(target=self._run, name=self._name, daemon=False).start()
                 except RuntimeError as error:  # the program is ending, or may start no more threads
                     _log.info("nothing runs in the background: %s", error)
                 else:
@@ -41,4 +41,7 @@ class Background:
                     self._running = False
                     return
                 work = self._waiting.popleft()
-            work()
+            try:
+                work()
+            except Exception:
+                _log.exception("%s failed", self._name)

@@ -27,7 +27,8 @@ def _cache_folder() -> Path | None:
     contains an older version of a function from another file.
     """
     sources = Path(__file__).parent
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))).hexdigest()[:_DIGEST_LENGTH]
+    content = b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))
+    digest = hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]
     chosen = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
     for parent in (*chosen, sources / "__pycache__", Path("~/.cache/csr")):
         try:

@@ -35,8 +35,9 @@ SEGMENTS_MAX = 4
 """Segments of up to half of segment.ROWS_MAX rows, the larger ones aside, when no merge is due."""
 SEGMENTS_BOUND = 16
 """So many of them make whoever adds documents faster than they are merged wait for a merge, or do it."""
-_ROOM_MIN = 16
-"""Rows for which an empty memtable has room: a server may hold thousands of small collections."""
+ROOM_MIN = 16
+"""Rows for which a memtable has room at first; it doubles up to SEAL_ROWS. A server may hold thousands of small
+collections."""
 
 _log = logging.getLogger(__name__)
 _merges = Background("merge")
@@ -76,7 +77,7 @@ class Writer:
         self._queued = False
         """While this index waits for its turn on the thread for merges."""
         self._failure: Exception | None = None
-        self.state = self._with_empty_memtable(parts)
+        self.state = self._with_empty_memtable(parts, ROOM_MIN)
         _writers.add(self)
         with self._turn:
             self._queue_merge()
@@ -134,7 +135,7 @@ class Writer:
         built = segment.build(documents, self._hidden_dim, levels(self._k_max))
         return Part(built, bits.pack(np.ones(len(built), np.bool_)), len(built))
 
-    def _with_empty_memtable(self, parts: tuple[Part, ...], rows: int = _ROOM_MIN) -> State:
+    def _with_empty_memtable(self, parts: tuple[Part, ...], rows: int) -> State:
         memtable = Memtable(rows, self._k_max, self._declared)
         return State(parts, memtable, memtable.view(0), bits.pack(np.zeros(rows, np.bool_)))
 
@@ -159,11 +160,13 @@ class Writer:
         return after, state.documents - after.documents
 
     def _with_room(self, state: State, count: int) -> State:
-        """Return the state with room for `count` more rows: in its memtable, in a copy of at least twice its size, or
-        in an empty one with the old rows sealed."""
+        """Return the state with a memtable that has room for `count` more rows.
+
+        It is the same one, a larger copy, or an empty one with the old rows sealed.
+        """
         rows = len(state.recent)
         if rows + count > SEAL_ROWS:
-            state, rows = self._with_empty_memtable(self.sealed(state)), 0
+            state, rows = self._with_empty_memtable(self.sealed(state), ROOM_MIN), 0
         if rows + count <= state.memtable.capacity:
             return state
         larger = self._with_empty_memtable(state.parts, max(rows + count, min(2 * state.memtable.capacity, SEAL_ROWS)))

@@ -14,13 +14,14 @@ from services.index.core.index import SparseIndex
 
 writer.SEAL_ROWS, writer.SEGMENTS_MAX = 4, 2
 real_build, parent, begun, gate = segment.build, os.getpid(), threading.Event(), threading.Event()
+held = {"merge", "held"}
 
 def put(index, begin, end):
     for first in range(begin, end, 4):
         index.upsert([f"{row:03d}" for row in range(first, first + 4)], np.zeros((4, 1), int), np.ones((4, 1), "f4"))
 
 def build(*arguments):
-    if os.getpid() == parent and threading.current_thread() is not threading.main_thread():
+    if os.getpid() == parent and threading.current_thread().name in held:
         begun.set()
         gate.wait(60)
     return real_build(*arguments)
@@ -44,7 +45,7 @@ def test_a_fork_goes_on_with_what_it_inherited() -> None:
     assert begun.wait(60)
     put(queued, 0, 20)
     begun.clear()
-    writes = threading.Thread(target=put, args=(written, 0, 4))
+    writes = threading.Thread(target=put, args=(written, 0, 4), name="held")
     writes.start()
     assert begun.wait(60)
     child = os.fork()
@@ -74,8 +75,10 @@ def test_the_end_of_a_program_waits_for_one_merge_at_most() -> None:
     """A server with hundreds of collections would be killed for not stopping in time."""
     program = """
     indexes = [SparseIndex(4, 1) for _ in range(20)]
-    for index in indexes:
-        put(index, 0, 20)
+    for index in indexes:  # by threads that the end of the program would not wait for
+        writes = threading.Thread(target=put, args=(index, 0, 20), daemon=True)
+        writes.start()
+        writes.join()
     assert begun.wait(60)
     end, merge = threading.main_thread(), writer.merging.Merge.swap
 
@@ -84,7 +87,7 @@ def test_the_end_of_a_program_waits_for_one_merge_at_most() -> None:
         return merge(*arguments)
 
     def open_gate():
-        end.join()
+        end.join(1)
         gate.set()
 
     writer.merging.Merge.swap = swap
