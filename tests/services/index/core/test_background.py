@@ -21,16 +21,16 @@ def test_work_that_fails_does_not_stop_the_rest(caplog: pytest.LogCaptureFixture
 
 def test_the_thread_ends_with_its_work_and_comes_back() -> None:
     """A program would never end, or its merges would stop after the first pause."""
-    background, names = Background("work"), []
+    background, threads = Background("work"), list[threading.Thread]()
     for _ in range(3):
         done = threading.Event()
 
         def work(done: threading.Event = done) -> None:
-            names.append(threading.current_thread())
+            threads.append(threading.current_thread())
             done.set()
 
         background.submit(work)
         assert done.wait(60)
-        names[-1].join(60)
-    assert len(set(names)) == 3
-    assert not any(thread.is_alive() for thread in names)
+        threads[-1].join(60)
+    assert len(set(threads)) == 3
+    assert not any(thread.is_alive() for thread in threads)

@@ -6,7 +6,6 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, cast
 from unittest import mock
 
@@ -34,9 +33,9 @@ class Steps:
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
 
-    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
+    def submit(self, work: Callable[[], None]) -> None:
         """Queue a merge."""
-        self.waiting.append(partial(work, *arguments))
+        self.waiting.append(work)
 
     def run_one(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Run the oldest merge, if there is one; `meanwhile` happens when its segment is built but not published."""
@@ -87,6 +86,7 @@ class MergingMachine(RuleBasedStateMachine):
             mock.patch.object(writer, "_merges", self.steps),
             mock.patch.object(writer, "SEAL_ROWS", 4),
             mock.patch.object(writer, "SEGMENTS_MAX", 2),
+            mock.patch.object(writer, "SEGMENTS_BOUND", 5),
             mock.patch.object(segment, "ROWS_MAX", 20),
         ]
         for patch in self.patches:
@@ -111,8 +111,6 @@ class MergingMachine(RuleBasedStateMachine):
             known = [name for name in names if self.documents.pop(name, None)]
             assert self.index.delete(names) == len(known)
             return
-        while len(merging.small(self.index.state.parts)) >= writer.SEGMENTS_BOUND and self.steps.waiting:
-            self.steps.run_one()  # or this one thread would wait for itself
         rng = np.random.default_rng(seed)
         latents = np.array([rng.choice(LATENTS, 2, replace=False) for _ in names], np.int64).reshape(-1, 2)
         weights = -np.sort(-rng.integers(1, 9, latents.shape)).astype(np.float32)
@@ -134,7 +132,7 @@ class MergingMachine(RuleBasedStateMachine):
 
         def meanwhile() -> None:
             for names, seed in batches:
-                if len(merging.small(self.index.state.parts)) < writer.SEGMENTS_BOUND:
+                if len(merging.small(self.index.state.parts)) < writer.SEGMENTS_BOUND:  # or it would wait for itself
                     self.write(names, seed)
 
         self.steps.run_one(meanwhile)
