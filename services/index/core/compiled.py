@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -12,6 +15,9 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 KERNELS: Final[list[Any]] = []
 """Every kernel that Python calls, of the modules imported so far, as numba's dispatchers."""
+_DIGEST_LENGTH = 16
+_UNUSED_SECONDS = 30 * 24 * 3600.0
+"""Machine code is removed when no program has started with it for so long."""
 
 
 def _cache_folder() -> Path | None:
@@ -21,17 +27,34 @@ def _cache_folder() -> Path | None:
     contains an older version of a function from another file.
     """
     sources = Path(__file__).parent
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))).hexdigest()[:16]
+    content = b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))
+    digest = hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]
     chosen = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
     for parent in (*chosen, sources / "__pycache__", Path("~/.cache/csr")):
         try:
             folder = parent.expanduser() / f"kernels-{digest}"
+            is_new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, RuntimeError):
             continue
         if os.access(folder, os.W_OK):
+            with suppress(OSError):
+                os.utime(folder)
+            if is_new:
+                _remove_unused(folder.parent)
             return folder
     return None
+
+
+def _remove_unused(parent: Path) -> None:
+    """Remove the machine code of sources that are gone, as each of their versions leaves some.
+
+    Whoever still uses it, or removes it too, loses nothing: a kernel whose machine code is missing is compiled again.
+    """
+    for folder in parent.glob("kernels-" + "[0-9a-f]" * _DIGEST_LENGTH):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 CACHE_FOLDER: Final = _cache_folder()

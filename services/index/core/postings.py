@@ -1,6 +1,9 @@
 """What a segment derives from its codes: postings by latent, norms of prefixes, and maxima by block.
 
 Everything here only prunes: it is rounded so that a row looks at least as good as it is. Scores come from the codes.
+
+Arrays are made by numpy, not by compiled code: numpy asks for large pages. In those of 4 KiB, an array of 100 MB takes
+whoever drops it longer to give back than a search takes, and every other thread waits for the GIL meanwhile.
 """
 
 from typing import Final, NamedTuple
@@ -81,52 +84,74 @@ def latent_units(latents: U16, weights: U16, hidden_dim: int) -> U16:
     return greatest
 
 
-@compiled
-def build_postings(latents: U16, weights: U16, levels: I64, units: U16) -> tuple[U32, U16, U8]:
-    """Return starts, rows and weights of the postings of codes [n, k_max]."""
-    count, k_max = latents.shape
-    windows = (count + WINDOW - 1) // WINDOW
-    level_of_rank = np.searchsorted(levels, np.arange(k_max), side="right")
+def build_postings(latents: U16, weights: U16, levels: I64, units: U16) -> Postings:
+    """Return the postings of codes [n, k_max]."""
+    windows = -(-len(latents) // WINDOW)
+    level_of_rank = np.searchsorted(levels, np.arange(latents.shape[1]), side="right")
     starts = np.zeros(len(units) * windows * len(levels) + 1, np.uint32)
+    _count_postings(latents, weights, level_of_rank, windows, len(levels), starts)
+    np.cumsum(starts, dtype=np.uint32, out=starts)
+    rows, steps = np.empty(starts[-1], np.uint16), np.empty(starts[-1], np.uint8)
+    _fill_postings(latents, weights, level_of_rank, windows, len(levels), units, starts[:-1].copy(), rows, steps)
+    return Postings(starts, rows, steps, units)
+
+
+@compiled
+def _count_postings(latents: U16, weights: U16, level_of_rank: I64, windows: int, levels: int, starts: U32) -> None:
+    """Add to starts[cell + 1] how many postings a cell has."""
+    count, k_max = latents.shape
     for row in range(count):
         for rank in range(k_max):
             if weights[row, rank] == 0:
                 break
-            starts[(latents[row, rank] * windows + row // WINDOW) * len(levels) + level_of_rank[rank] + 1] += 1
-    for cell in range(len(starts) - 1):
-        starts[cell + 1] += starts[cell]
-    free = starts[:-1].copy()
-    posting_rows = np.empty(starts[-1], np.uint16)
-    posting_weights = np.empty(starts[-1], np.uint8)
+            starts[(latents[row, rank] * windows + row // WINDOW) * levels + level_of_rank[rank] + 1] += 1
+
+
+@compiled
+def _fill_postings(
+    latents: U16,
+    weights: U16,
+    level_of_rank: I64,
+    windows: int,
+    levels: int,
+    units: U16,
+    free: U32,
+    posting_rows: U16,
+    posting_weights: U8,
+) -> None:
+    """Write postings at the first free place of their cells."""
+    count, k_max = latents.shape
     for row in range(count):
         for rank in range(k_max):
             if weights[row, rank] == 0:
                 break
             latent = latents[row, rank]
-            cell = (latent * windows + row // WINDOW) * len(levels) + level_of_rank[rank]
+            cell = (latent * windows + row // WINDOW) * levels + level_of_rank[rank]
             posting_rows[free[cell]] = row % WINDOW
             posting_weights[free[cell]] = in_units(weights[row, rank], units[latent])
             free[cell] += 1
-    return starts, posting_rows, posting_weights
+
+
+def build_blocks(latents: U16, weights: U16, levels: I64, units: U16) -> Blocks:
+    """Return the block maxima of codes [n, k_max]."""
+    starts = np.zeros(len(units) * len(levels) + 1, np.uint32)
+    nothing_free, no_numbers, no_rises = np.empty(0, np.uint32), np.empty(0, np.uint16), np.empty(0, np.uint8)
+    _all_rises(latents, weights, levels, units, starts[1:], nothing_free, no_numbers, no_rises)
+    np.cumsum(starts, dtype=np.uint32, out=starts)
+    numbers, rises = np.empty(starts[-1], np.uint16), np.empty(starts[-1], np.uint8)
+    _all_rises(latents, weights, levels, units, starts[:0], starts[:-1].copy(), numbers, rises)
+    return Blocks(starts, numbers, rises)
 
 
 @compiled
-def build_blocks(latents: U16, weights: U16, levels: I64, units: U16) -> tuple[U32, U16, U8]:
-    """Return starts, blocks and rises of the block maxima of codes [n, k_max]."""
-    blocks = (len(latents) + BLOCK - 1) // BLOCK
-    starts = np.zeros(len(units) * len(levels) + 1, np.uint32)
+def _all_rises(
+    latents: U16, weights: U16, levels: I64, units: U16, counts: U32, free: U32, numbers: U16, rises: U8
+) -> None:
+    """Count all blocks' cells into `counts`, or, where that is empty, write them at `free`."""
     below, reached = np.zeros(len(units), np.uint8), np.zeros(len(units), np.uint8)
     touched = np.empty(BLOCK * latents.shape[1], np.uint16)
-    nothing_free, no_blocks, no_rises = np.empty(0, np.uint32), np.empty(0, np.uint16), np.empty(0, np.uint8)
-    for block in range(blocks):
-        _rises(latents, weights, levels, units, block, below, reached, touched, starts[1:], nothing_free, no_blocks,
-               no_rises)  # fmt: skip
-    for cell in range(len(starts) - 1):
-        starts[cell + 1] += starts[cell]
-    free, numbers, rises = starts[:-1].copy(), np.empty(starts[-1], np.uint16), np.empty(starts[-1], np.uint8)
-    for block in range(blocks):
-        _rises(latents, weights, levels, units, block, below, reached, touched, starts[:0], free, numbers, rises)
-    return starts, numbers, rises
+    for block in range((len(latents) + BLOCK - 1) // BLOCK):
+        _rises(latents, weights, levels, units, block, below, reached, touched, counts, free, numbers, rises)
 
 
 @inlined
@@ -183,14 +208,18 @@ def in_units(weight: int, unit: int) -> int:
     return int((np.int64(weight) + np.int64(unit) - 1) // np.int64(unit))
 
 
-@compiled
-def build_norms(weights: U16, levels: I64) -> tuple[U16, F32, F64, F64]:
-    """Return the arrays of `Norms` for codes [n, k_max]."""
-    count = len(weights)
-    of_rows = np.zeros((len(levels), count), np.uint16)
-    of_blocks = np.zeros((len(levels), (count + BLOCK - 1) // BLOCK), np.float32)
+def build_norms(weights: U16, levels: I64) -> Norms:
+    """Return the norms of codes [n, k_max]."""
+    rows = np.zeros((len(levels), len(weights)), np.uint16)
+    blocks = np.zeros((len(levels), -(-len(weights) // BLOCK)), np.float32)
     greatest, least = np.ones(len(levels)), np.full(len(levels), np.inf)
-    for row in range(count):
+    _fill_norms(weights, levels, rows, blocks, greatest, least)
+    return Norms(rows, blocks, greatest, np.minimum(least, greatest))
+
+
+@compiled
+def _fill_norms(weights: U16, levels: I64, of_rows: U16, of_blocks: F32, greatest: F64, least: F64) -> None:
+    for row in range(len(weights)):
         square, rank = np.int64(0), 0
         for level in range(len(levels)):
             while rank < levels[level] and weights[row, rank] > 0:
@@ -203,7 +232,6 @@ def build_norms(weights: U16, levels: I64) -> tuple[U16, F32, F64, F64]:
                 inverse = np.float32(1 / norm) * np.float32(1 + 2**-22)
                 of_blocks[level, row // BLOCK] = max(of_blocks[level, row // BLOCK], inverse)
                 greatest[level], least[level] = max(greatest[level], norm), min(least[level], norm)
-    return of_rows, of_blocks, greatest, np.minimum(least, greatest)
 
 
 def lengths(starts: U32, hidden_dim: int, levels: int) -> U32:

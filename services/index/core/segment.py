@@ -84,12 +84,12 @@ def build(rows: Rows, hidden_dim: int, levels: tuple[int, ...]) -> Segment:
     del rows, leading  # a copy of all rows, which the caller of a merge no longer holds either
     steps = np.array(levels, np.int64)
     units = postings.latent_units(ordered.latents, ordered.weights, hidden_dim)
-    by_latent = Postings(*postings.build_postings(ordered.latents, ordered.weights, steps, units), units)
+    by_latent = postings.build_postings(ordered.latents, ordered.weights, steps, units)
     sealed = Sealed(
         by_latent,
         postings.lengths(by_latent.starts, hidden_dim, len(levels)),
-        Blocks(*postings.build_blocks(ordered.latents, ordered.weights, steps, units)),
-        Norms(*postings.build_norms(ordered.weights, steps)),
+        postings.build_blocks(ordered.latents, ordered.weights, steps, units),
+        postings.build_norms(ordered.weights, steps),
     )
     slots = ids.build_table(ordered.ids.flat, ordered.ids.offsets)
     return Segment(ordered, sealed, slots, planner.memory(len(levels)))

@@ -1,18 +1,25 @@
 """The single writer: applies batches and publishes each result as one immutable State.
 
-Merges run on a thread that all indexes share. One builds a segment from a State without any lock; then, under the
-lock, it repeats in that segment what was deleted meanwhile and publishes the exchange like a batch.
+Merges run on a thread that all indexes share; whoever would have to wait for one that has not begun does it instead. A
+merge builds a segment from a State without any lock; then, under the lock, it repeats in that segment what was deleted
+meanwhile and publishes the exchange like a batch.
+
+A process may be forked at any moment. To the child, a write that was under way looks like one that raised: it changed
+nothing. A merge that was under way is due again.
 """
 
 import logging
+import os
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from services.index.core import bits, merging, segment
+from services.index.core.background import Background
 from services.index.core.bits import Words
 from services.index.core.code import levels
 from services.index.core.fields import Declared
@@ -27,11 +34,15 @@ own."""
 SEGMENTS_MAX = 4
 """Segments of up to half of segment.ROWS_MAX rows, the larger ones aside, when no merge is due."""
 SEGMENTS_BOUND = 16
-"""So many of them make whoever adds documents faster than they are merged wait for a merge."""
+"""So many of them make whoever adds documents faster than they are merged wait for a merge, or do it."""
+ROOM_MIN = 16
+"""Rows for which a memtable has room at first; it doubles up to SEAL_ROWS. A server may hold thousands of small
+collections."""
 
 _log = logging.getLogger(__name__)
-_merges = ThreadPoolExecutor(1, thread_name_prefix="merge")
-"""One thread for all indexes, started by the first merge: merges must leave the processors to searches."""
+_merges = Background("merge")
+"""One thread for all indexes: merges must leave the processors to searches."""
+_writers: "weakref.WeakSet[Writer]" = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,8 @@ class State:
     """Everything that a search reads. Never changed: a reader that holds one goes on seeing that moment."""
 
     parts: tuple[Part, ...]
+    memtable: Memtable
+    """For the writer, which may have written more rows into it than this moment has."""
     recent: Rows
     """The memtable's rows."""
     recent_alive: Words
@@ -60,65 +73,71 @@ class Writer:
         self._turn = threading.Condition()
         """Held by whoever publishes; its waiters are told of every merge that ends."""
         self._merging = False
-        """From the moment that a merge is handed to the thread until it has ended and none is due."""
+        """While a merge runs, in whatever thread."""
+        self._queued = False
+        """While this index waits for its turn on the thread for merges."""
         self._failure: Exception | None = None
-        self._memtable = self._new_memtable()
-        nothing = bits.pack(np.zeros(self._memtable.capacity, np.bool_))
-        self.state = State(parts, self._memtable.view(0), nothing)
+        self.state = self._with_empty_memtable(parts, ROOM_MIN)
+        _writers.add(self)
         with self._turn:
-            self._merge_if_due()
+            self._queue_merge()
 
     def apply(self, removed: Ragged, added: Rows | None = None) -> int:
         """Remove documents by id and add others in one step; return how many were removed."""
-        with self._turn:
-            if added is None or not len(added):
+        if added is None or not len(added):
+            with self._turn:
                 state, gone = self._without(self.state, removed)
                 self._publish(state)
                 return gone
-            self._turn.wait_for(lambda: not (self._merging and self._crowded()))
+        self._merge_while(self._crowded)
+        with self._turn:
             state, gone = self._without(self.state, removed)
             if len(added) >= SEAL_ROWS:
-                self._publish(State((*state.parts, *self._seal_all(added)), state.recent, state.recent_alive))
+                self._publish(replace(state, parts=(*state.parts, *self._seal_all(added))))
                 return gone
-            memtable, state = self._with_room(state, len(added))
+            state = self._with_room(state, len(added))
             at = len(state.recent)
-            memtable.write(at, added)
+            state.memtable.write(at, added)
             alive = bits.with_rows(state.recent_alive, np.arange(at, at + len(added)))
-            changed = State(state.parts, memtable.view(at + len(added)), alive)
-            self._memtable = memtable
-            self._publish(changed)
+            self._publish(replace(state, recent=state.memtable.view(at + len(added)), recent_alive=alive))
             return gone
 
     def settle(self) -> None:
-        """Wait until no merge is due or running; merges that failed before are tried again.
+        """Merge until no merge is due or running; merges that failed before are tried again.
 
         Raises:
             Exception: what made a merge fail.
         """
         with self._turn:
             self._failure = None
-            self._merge_if_due()
-            self._turn.wait_for(lambda: not self._merging)
-            if self._failure is not None:
-                raise self._failure
+        self._merge_while(lambda: True)
+        failure = self._failure
+        if failure is not None:
+            raise failure
 
     def sealed(self, state: State) -> tuple[Part, ...]:
         """Return all documents of a state as segments, for a snapshot; nothing is published."""
         alive = bits.rows_of(state.recent_alive, len(state.recent))
-        return (*state.parts, self.seal(state.recent.take(alive))) if len(alive) else state.parts
+        return (*state.parts, self._seal(state.recent.take(alive))) if len(alive) else state.parts
 
-    def seal(self, documents: Rows) -> Part:
+    @property
+    def memtable_nbytes(self) -> int:
+        """Bytes of the memtable's arrays and its alive bits."""
+        return self.state.memtable.nbytes + self.state.recent_alive.nbytes
+
+    def _forget_other_threads(self) -> None:
+        """Take it that no other thread writes, merges or waits: they are not there in a forked process."""
+        self._turn = threading.Condition()
+        self._merging = self._queued = False
+
+    def _seal(self, documents: Rows) -> Part:
         """Return documents with distinct ids as a segment."""
         built = segment.build(documents, self._hidden_dim, levels(self._k_max))
         return Part(built, bits.pack(np.ones(len(built), np.bool_)), len(built))
 
-    @property
-    def memtable_nbytes(self) -> int:
-        """Bytes of the memtable's arrays."""
-        return self._memtable.nbytes
-
-    def _new_memtable(self) -> Memtable:
-        return Memtable(SEAL_ROWS, self._k_max, self._declared)
+    def _with_empty_memtable(self, parts: tuple[Part, ...], rows: int) -> State:
+        memtable = Memtable(rows, self._k_max, self._declared)
+        return State(parts, memtable, memtable.view(0), bits.pack(np.zeros(rows, np.bool_)))
 
     def _without(self, state: State, removed: Ragged) -> tuple[State, int]:
         """Return the state with these ids' bits cleared, and how many there were.
@@ -135,68 +154,107 @@ class Writer:
                 parts.append(Part(part.segment, alive, part.documents - len(found)))
             else:
                 parts.append(part)
-        recent = self._memtable.find(removed, len(state.recent))
+        recent = state.memtable.find(removed, len(state.recent))
         recent_alive = bits.without(state.recent_alive, recent[recent >= 0])
-        after = State(tuple(parts), state.recent, recent_alive)
+        after = replace(state, parts=tuple(parts), recent_alive=recent_alive)
         return after, state.documents - after.documents
 
-    def _with_room(self, state: State, count: int) -> tuple[Memtable, State]:
-        """Return a memtable with room for `count` rows: this one, or a new one with the old rows sealed."""
-        if len(state.recent) + count <= self._memtable.capacity:
-            return self._memtable, state
-        memtable = self._new_memtable()
-        return memtable, State(self.sealed(state), memtable.view(0), np.zeros_like(state.recent_alive))
+    def _with_room(self, state: State, count: int) -> State:
+        """Return the state with a memtable that has room for `count` more rows.
+
+        It is the same one, a larger copy, or an empty one with the old rows sealed.
+        """
+        rows = len(state.recent)
+        if rows + count > SEAL_ROWS:
+            state, rows = self._with_empty_memtable(self.sealed(state), ROOM_MIN), 0
+        if rows + count <= state.memtable.capacity:
+            return state
+        larger = self._with_empty_memtable(state.parts, max(rows + count, min(2 * state.memtable.capacity, SEAL_ROWS)))
+        larger.memtable.write(0, state.recent)
+        alive = np.pad(state.recent_alive, (0, len(larger.recent_alive) - len(state.recent_alive)))
+        return replace(larger, recent=larger.memtable.view(rows), recent_alive=alive)
 
     def _seal_all(self, documents: Rows) -> list[Part]:
         if len(documents) <= segment.ROWS_MAX:
-            return [self.seal(documents)]
+            return [self._seal(documents)]
         chunks = np.split(np.arange(len(documents)), range(segment.ROWS_MAX, len(documents), segment.ROWS_MAX))
-        return [self.seal(documents.take(chunk)) for chunk in chunks]
+        return [self._seal(documents.take(chunk)) for chunk in chunks]
 
     def _publish(self, state: State) -> None:
         """Show a state, less the segments whose last document is gone."""
         if len(state.parts) > len(self.state.parts):
             self._failure = None
-        parts = tuple(part for part in state.parts if part.documents)
-        self.state = State(parts, state.recent, state.recent_alive)
-        self._merge_if_due()
+        self.state = replace(state, parts=tuple(part for part in state.parts if part.documents))
+        self._queue_merge()
 
     def _crowded(self) -> bool:
         return len(merging.small(self.state.parts)) >= SEGMENTS_BOUND
 
-    def _merge_if_due(self) -> None:
-        """Hand the next merge to the thread, if one is due; called under the lock."""
-        if self._merging or self._failure or not merging.due(self.state.parts, SEGMENTS_MAX):
+    def _queue_merge(self) -> None:
+        """Let the thread do the next merge, if one is due; called under the lock."""
+        if self._merging or self._queued or self._failure or not merging.due(self.state.parts, SEGMENTS_MAX):
             return
         # A queue that held the index itself, or what to merge, would keep the memory of indexes that are dropped.
-        try:
-            _merges.submit(_merge, weakref.ref(self))
-        except RuntimeError as error:  # the program is ending, or may start no thread
-            _log.info("no merge can be started: %s", error)
-            self._failure = error
-        else:
-            self._merging = True
+        _merges.submit(partial(_merge_in_turn, weakref.ref(self)))
+        self._queued = True
 
-    def merge(self) -> None:
-        """Do the merge that is due and hand over the next. Runs on the thread for merges, and nowhere else."""
-        failure = None
-        due = merging.due(self.state.parts, SEGMENTS_MAX)
-        try:
-            if due:
-                built = due.build(self._hidden_dim, levels(self._k_max))
-                with self._turn:
-                    parts = due.swap(self.state.parts, built)
-                    self.state = State(parts, self.state.recent, self.state.recent_alive)
-        except Exception as error:
-            _log.exception("a merge failed; its %d segments stay as they are", len(due.parts) if due else 0)
-            failure = error.with_traceback(None)  # whose frames would keep half a segment in memory
+    def _merge_in_turn(self) -> None:
+        """Do the next merge, if none runs that was begun out of turn. For the thread for merges."""
         with self._turn:
-            self._merging, self._failure = False, failure
-            self._merge_if_due()
-            self._turn.notify_all()
+            self._queued = False
+            merge = self._begin_merge()
+        if merge is not None:
+            self._merge(merge)
+
+    def _merge_while(self, needed: Callable[[], bool]) -> None:
+        """Merge as long as that is needed and possible; a merge that runs already is waited for.
+
+        One that is only queued is not: those of other indexes may be before it, for minutes.
+        """
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: not (self._merging and needed()))
+                merge = self._begin_merge() if needed() else None
+            if merge is None:
+                return
+            self._merge(merge)
+            del merge  # and with it the segments that were merged, before the next wait
+
+    def _begin_merge(self) -> merging.Merge | None:
+        """Return the merge that the caller has to do now, if any; called under the lock."""
+        if self._merging or self._failure:
+            return None
+        merge = merging.due(self.state.parts, SEGMENTS_MAX)
+        self._merging = merge is not None
+        return merge
+
+    def _merge(self, merge: merging.Merge) -> None:
+        failure = None
+        try:
+            built = merge.build(self._hidden_dim, levels(self._k_max))
+            with self._turn:
+                self.state = replace(self.state, parts=merge.swap(self.state.parts, built))
+        except Exception as error:
+            _log.exception("a merge failed; its %d segments stay as they are", len(merge.parts))
+            failure = error.with_traceback(None)  # whose frames would keep half a segment in memory
+        finally:
+            with self._turn:
+                self._merging, self._failure = False, failure
+                self._queue_merge()
+                self._turn.notify_all()
 
 
-def _merge(reference: "weakref.ref[Writer]") -> None:
+def _merge_in_turn(reference: "weakref.ref[Writer]") -> None:
     writer = reference()
     if writer is not None:
-        writer.merge()
+        writer._merge_in_turn()
+
+
+def _after_fork() -> None:
+    global _merges
+    _merges = Background("merge")
+    for writer in _writers:
+        writer._forget_other_threads()
+
+
+os.register_at_fork(after_in_child=_after_fork)

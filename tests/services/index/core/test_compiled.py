@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,18 @@ def test_nothing_needs_to_be_writable(installed: Path) -> None:
     (installed / "home").write_text("another")
     blocked = {"NUMBA_CACHE_DIR": str(installed / "home" / "cache"), "HOME": str(installed / "home")}
     assert run(installed, **blocked) == ["None", "[[65535]]"]
+
+
+def test_machine_code_that_nobody_uses_is_removed(installed: Path) -> None:
+    """Every release, and every edit of a developer, would leave megabytes on the disk for ever."""
+    cache, ages = installed / "cache", {"kernels-" + "a" * 16: 31, "kernels-" + "b" * 16: 29, "kernels-of-others": 99}
+    for name, days in ages.items():
+        (cache / name / "core_1").mkdir(parents=True)
+        (cache / name / "core_1" / "kernel.nbc").touch()
+        os.utime(cache / name, (time.time() - days * 24 * 3600,) * 2)
+    folder = Path(run(installed, NUMBA_CACHE_DIR=str(cache))[0])
+    left = {folder.name, "kernels-" + "b" * 16, "kernels-of-others"}
+    assert {path.name for path in cache.iterdir()} == left
+    os.utime(folder, (0, 0))
+    run(installed, NUMBA_CACHE_DIR=str(cache))
+    assert time.time() - folder.stat().st_mtime < 3600, "a start counts as use"

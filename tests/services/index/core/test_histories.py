@@ -27,7 +27,8 @@ class IndexMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         # Four rows fill the memtable and two segments are the most, so that a few rules seal and merge many times.
-        self.patches = [mock.patch.object(writer, "SEAL_ROWS", 4), mock.patch.object(writer, "SEGMENTS_MAX", 2)]
+        small = {"SEAL_ROWS": 4, "ROOM_MIN": 1, "SEGMENTS_MAX": 2}
+        self.patches = [mock.patch.object(writer, name, value) for name, value in small.items()]
         # Hundreds of snapshots need no disk that survives a power cut; test_snapshot.py leaves fsync alone.
         self.patches.append(mock.patch("os.fsync"))
         for patch in self.patches:

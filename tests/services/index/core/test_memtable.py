@@ -1,13 +1,18 @@
-"""The memtable's table of ids."""
+"""The memtable: its table of ids, and how it grows."""
+
+import tracemalloc
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.index.core import ids
+from services.index.core import ids, writer
+from services.index.core.index import SparseIndex
 from services.index.core.memtable import Memtable
 from services.index.core.ragged import Ragged
 from services.index.core.rows import Rows
+from services.index.core.where import Eq
 
 NAMES = st.text(min_size=1, max_size=3) | st.sampled_from(["a", "aa", "a\x00", "\x00", "ä", "日本"])
 
@@ -46,3 +51,42 @@ def test_a_view_keeps_its_ids_when_later_ones_need_more_room() -> None:
     assert view.ids.row(0).tobytes() == b"first"
     assert memtable.view(3).ids.row(2).tobytes() == b"y" * 128
     assert memtable.find(ids.pack(["y" * 128, "first", "z"]), 3).tolist() == [2, 0, -1]
+
+
+def test_a_growing_memtable_keeps_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents would lose their fields, come back after a delete, or change under a search that began before."""
+    monkeypatch.setattr(writer, "SEAL_ROWS", 100)
+    index, moments = SparseIndex(4, 1, {"number": "int", "word": "keyword", "tags": "keywords"}), []
+    query = np.array([[1]]), np.ones((1, 1), np.float32)
+    for row in range(100):
+        fields = [{"number": row, "word": f"w{row % 7}", "tags": [f"t{row}", "all"]}]
+        index.upsert([f"{row:03d}"], *query, fields)
+        if row % 3 == 2:
+            assert index.delete([f"{row - 1:03d}"]) == 1
+        moments.append((index.state, index.ids()))
+    assert (len(index.state.parts), len(index.state.recent)) == (0, 100)
+    for state, names in moments:
+        assert [name for name, _ in index.search(*query, 1000, at=state)[0]] == names
+    names = moments[-1][1]
+    for where, expected in (
+        (Eq("number", 65), ["065"]),
+        (Eq("word", "w3"), [name for name in names if int(name) % 7 == 3]),
+        (Eq("tags", "t8"), ["008"]),
+        (Eq("tags", "all"), names),
+    ):
+        assert [name for name, _ in index.search(*query, 1000, where=where)[0]] == expected
+    index.upsert(["more"], *query)
+    assert (len(index.state.parts), index.ids()) == (1, [*names, "more"])
+
+
+def test_an_empty_index_takes_next_to_nothing() -> None:
+    """A server with a thousand small collections would need half a gigabyte for nothing."""
+    fields = {"language": "keyword", "year": "int"}
+    SparseIndex(4096, 32, fields)
+    tracemalloc.start()
+    try:
+        indexes = [SparseIndex(4096, 32, fields) for _ in range(100)]
+        taken = tracemalloc.get_traced_memory()[0] / 100
+    finally:
+        tracemalloc.stop()
+    assert indexes[0].statistics().bytes < taken < 20_000

@@ -6,7 +6,6 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, cast
 from unittest import mock
 
@@ -18,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from services.index.core import merging, segment, writer
 from services.index.core.index import SparseIndex
+from services.index.core.rows import Rows
 from services.index.core.segment import Part, Segment
 from tests.services.index.core import oracle
 
@@ -33,9 +33,9 @@ class Steps:
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
 
-    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
+    def submit(self, work: Callable[[], None]) -> None:
         """Queue a merge."""
-        self.waiting.append(partial(work, *arguments))
+        self.waiting.append(work)
 
     def run_one(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Run the oldest merge, if there is one; `meanwhile` happens when its segment is built but not published."""
@@ -86,6 +86,7 @@ class MergingMachine(RuleBasedStateMachine):
             mock.patch.object(writer, "_merges", self.steps),
             mock.patch.object(writer, "SEAL_ROWS", 4),
             mock.patch.object(writer, "SEGMENTS_MAX", 2),
+            mock.patch.object(writer, "SEGMENTS_BOUND", 5),
             mock.patch.object(segment, "ROWS_MAX", 20),
         ]
         for patch in self.patches:
@@ -110,8 +111,6 @@ class MergingMachine(RuleBasedStateMachine):
             known = [name for name in names if self.documents.pop(name, None)]
             assert self.index.delete(names) == len(known)
             return
-        while len(merging.small(self.index.state.parts)) >= writer.SEGMENTS_BOUND and self.steps.waiting:
-            self.steps.run_one()  # or this one thread would wait for itself
         rng = np.random.default_rng(seed)
         latents = np.array([rng.choice(LATENTS, 2, replace=False) for _ in names], np.int64).reshape(-1, 2)
         weights = -np.sort(-rng.integers(1, 9, latents.shape)).astype(np.float32)
@@ -133,7 +132,7 @@ class MergingMachine(RuleBasedStateMachine):
 
         def meanwhile() -> None:
             for names, seed in batches:
-                if len(merging.small(self.index.state.parts)) < writer.SEGMENTS_BOUND:
+                if len(merging.small(self.index.state.parts)) < writer.SEGMENTS_BOUND:  # or it would wait for itself
                     self.write(names, seed)
 
         self.steps.run_one(meanwhile)
@@ -249,39 +248,47 @@ def test_a_fifth_of_dead_rows_is_kept_and_more_is_rewritten() -> None:
     assert merge.documents == 7
 
 
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Return an event without which no merge ends; the thread is the real one."""
-    gate = threading.Event()
+class Gate:
+    """Holds every merge on the thread for merges, from the moment that it has begun until `open` is set."""
 
-    def build(*arguments: Any) -> Segment:
-        if threading.current_thread().name.startswith("merge"):
-            assert gate.wait(60)
+    def __init__(self) -> None:
+        self.begun, self.open = threading.Event(), threading.Event()
+
+    def build(self, *arguments: Any) -> Segment:
+        """Build a segment, a merged one only when that may end."""
+        if threading.current_thread().name == "merge":
+            self.begun.set()
+            assert self.open.wait(60)
         return REAL_BUILD(*arguments)
 
-    monkeypatch.setattr(segment, "build", build)
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Return a gate before the end of merges; the thread is the real one."""
+    gate = Gate()
+    monkeypatch.setattr(segment, "build", gate.build)
     yield gate
-    gate.set()
+    gate.open.set()
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_writes_and_searches_do_not_wait_for_a_merge(gate: threading.Event) -> None:
+def test_writes_and_searches_do_not_wait_for_a_merge(gate: Gate) -> None:
     """Every merge of a large collection would be an outage of seconds."""
     index = SparseIndex(LATENTS, 1)
     for begin in range(0, 20, 4):
         put(index, NAMES[begin : begin + 4])
-    assert index._writer._merging
+    assert gate.begun.wait(60)
     assert index.delete(NAMES[:1]) == 1
     put(index, NAMES[20:21])
     assert found(index, 0) == NAMES[1:21]
-    gate.set()
+    gate.open.set()
     index.settle()
     assert found(index, 0) == NAMES[1:21]
     assert len(index.state.parts) <= 2
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_who_writes_faster_than_merges_end_has_to_wait(gate: threading.Event) -> None:
+def test_who_writes_faster_than_merges_end_has_to_wait(gate: Gate) -> None:
     """A bulk load would pile up segments until searches take seconds and memory runs out."""
     index = SparseIndex(LATENTS, 1)
     written = []
@@ -290,6 +297,7 @@ def test_who_writes_faster_than_merges_end_has_to_wait(gate: threading.Event) ->
         for batch in range(40):
             put(index, [f"{batch}-{row}" for row in range(4)])
             written.append(batch)
+            assert batch < 5 or gate.begun.wait(60)
 
     loader = threading.Thread(target=load)
     loader.start()
@@ -297,10 +305,32 @@ def test_who_writes_faster_than_merges_end_has_to_wait(gate: threading.Event) ->
     assert loader.is_alive()
     assert len(written) == len(index.state.parts) == writer.SEGMENTS_BOUND
     assert index.delete(["0-0"]) == 1  # adds nothing, so it need not wait
-    gate.set()
+    gate.open.set()
     loader.join(60)
     index.settle()
     assert len(index) == 159
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_nobody_waits_for_merges_of_other_indexes(gate: Gate) -> None:
+    """One collection that merges millions of documents would stop the writes to all others for that long."""
+    busy, other = SparseIndex(LATENTS, 1), SparseIndex(LATENTS, 1)
+    for begin in range(0, 20, 4):
+        put(busy, NAMES[begin : begin + 4])
+    assert gate.begun.wait(60)
+
+    def load() -> None:
+        for batch in range(40):
+            put(other, [f"{batch}-{row}" for row in range(4)])
+        other.settle()
+
+    loader = threading.Thread(target=load, daemon=True)
+    loader.start()
+    loader.join(30)
+    assert not loader.is_alive()
+    assert not gate.open.is_set()
+    assert len(other) == 160
+    assert len(other.state.parts) <= 2
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -310,11 +340,11 @@ def test_a_failed_merge_loses_nothing_and_is_tried_again(
     """One failed allocation would end merging for good, unnoticed, or take the writers down with it."""
     failures = []
 
-    def build(*arguments: Any) -> Segment:
-        if threading.current_thread().name.startswith("merge"):
+    def build(rows: Rows, *arguments: Any) -> Segment:
+        if len(rows) > 4:
             failures.append(1)
             raise MemoryError("no room")
-        return REAL_BUILD(*arguments)
+        return REAL_BUILD(rows, *arguments)
 
     monkeypatch.setattr(segment, "build", build)
     index = SparseIndex(LATENTS, 1)
@@ -351,8 +381,15 @@ def test_a_dropped_index_is_freed_while_its_merge_waits(steps: Steps) -> None:
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_many_indexes_share_one_thread() -> None:
+def test_many_indexes_share_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server with 1,000 collections would run 1,000 threads."""
+    seen = []
+
+    def build(*arguments: Any) -> Segment:
+        seen.append([thread.name for thread in threading.enumerate()].count("merge"))
+        return REAL_BUILD(*arguments)
+
+    monkeypatch.setattr(segment, "build", build)
     indexes = [SparseIndex(LATENTS, 1) for _ in range(30)]
     for begin in range(0, 40, 4):
         for index in indexes:
@@ -361,4 +398,4 @@ def test_many_indexes_share_one_thread() -> None:
         index.settle()
         assert found(index, 0) == NAMES
         assert len(index.state.parts) <= 2
-    assert sum(thread.name.startswith("merge") for thread in threading.enumerate()) == 1
+    assert max(seen) == 1

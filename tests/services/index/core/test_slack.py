@@ -39,7 +39,7 @@ def wrong_answers(
         Part(replace(part.segment, sealed=change(part.segment.sealed)), part.alive, part.documents)
         for part in state.parts
     )
-    changed = State(parts, state.recent, state.recent_alive)
+    changed = replace(state, parts=parts)
     found = index.index.search(queries.latents, queries.weights, TOP_N, kernel=kernel, at=changed)
     return sum(hits != right for hits, right in zip(found, expected, strict=True))
 
