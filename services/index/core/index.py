@@ -231,7 +231,7 @@ class SparseIndex:
         return index
 
     def settle(self) -> None:
-        """Wait until no segments are to be merged, as long as nobody writes; a merge that failed is tried again.
+        """Merge until no segments are to be merged, as long as nobody writes; a merge that failed is tried again.
 
         Raises:
             Exception: what made a merge fail. Nothing is lost: the index answers and can be written to as before.

@@ -40,9 +40,10 @@ _MEMORY: Final = 0.1
 class Memory(NamedTuple):
     """What one segment remembers; the threads that search it share it, and a lost update does no harm.
 
-    share: float64 [levels, 9], what block-max's visits took beside accumulate, at most 1 since it hands over to that, by
-    level and by log2 of the query's latents. skipped: int64, of the same shape, queries since it was last tried.
-    chosen: int64 [3], queries answered by each kernel. visited: int64 [1], blocks scored by block-max.
+    share: float64 [levels, 9], what block-max spent on blocks beside what accumulate costs, by level and by log2 of the
+    query's latents; at most 1, since block-max hands over to accumulate. skipped: int64, of the same shape, queries
+    since it was last tried. chosen: int64 [3], queries answered by each kernel. visited: int64 [1], blocks scored by
+    block-max.
     """
 
     share: F64
