@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from services.index.core.common import NONE, Common, add_lines
 from services.index.core.compiled import inlined
 from services.index.core.greatest import greatest
 from services.index.core.hits import Hits, missing, threshold
@@ -50,6 +51,7 @@ def sums() -> Sums:
 @inlined
 def accumulate(
     postings: Postings,
+    common: Common,
     norms: Norms,
     documents: Documents,
     level: int,
@@ -63,7 +65,7 @@ def accumulate(
 
     Rows of the blocks in `offered` were offered before.
     """
-    count, levels = len(documents.latents), len(norms.greatest)
+    count = len(documents.latents)
     windows = (count + WINDOW - 1) // WINDOW
     query_norm = np.sqrt(np.float64(query.square))
     step, factors = _factors(query, postings.units, query_norm * norms.greatest[level])
@@ -72,7 +74,8 @@ def accumulate(
     for window in range(windows):
         begin = window * WINDOW
         size = min(count - begin, WINDOW)
-        _add(postings, window, windows, levels, level, query.latents, factors, scratch.rows[: padded(size)])
+        scratch.rows[size : padded(size)] = 0
+        _add(postings, common, window, windows, level, query.latents, factors, scratch.rows[:size])
         for block in offered:
             first = block * BLOCK - begin
             scratch.rows[max(first, 0) : min(max(first + BLOCK, 0), size)] = 0
@@ -130,8 +133,10 @@ def _factors(query: Query, units: U16, most: float) -> tuple[float, I64]:
 
 @inlined
 def _add(
-    postings: Postings, window: int, windows: int, levels: int, level: int, latents: U16, factors: I64, sums: U16
+    postings: Postings, common: Common, window: int, windows: int, level: int, latents: U16, factors: I64, sums: U16
 ) -> None:
+    levels, lines = len(common.places), 0
+    places, line_factors = np.empty(len(latents), np.int64), np.empty(len(latents), np.int64)
     # Runs lie far apart in memory. Reading all their beginnings first lets the processor fetch them at the same time;
     # a sum that is used, if only as 0, cannot be left out by the compiler.
     begun = 0
@@ -141,12 +146,17 @@ def _add(
             begun += postings.rows[first] + postings.weights[first]
     sums[:] = min(begun, 0)
     for i in range(len(latents)):
+        if common.places[level, latents[i]] != NONE:
+            places[lines], line_factors[lines] = common.places[level, latents[i]], factors[i]
+            lines += 1
+            continue
         cell = (latents[i] * windows + window) * levels
         factor = np.uint32(factors[i])
         begin, end = postings.starts[cell], postings.starts[cell + level + 1]
         rows, weights = postings.rows[begin:end], postings.weights[begin:end]
         for p in range(len(rows)):
             sums[rows[p]] += np.uint16((factor * np.uint32(weights[p]) + np.uint32(255)) >> np.uint32(8))
+    add_lines(common.lines, places[:lines], line_factors[:lines], window * WINDOW, sums)
 
 
 @inlined

@@ -10,6 +10,7 @@ import numpy as np
 
 from services.index.core.accumulate import Sums, accumulate
 from services.index.core.block_max import Bounds, block_max
+from services.index.core.common import NONE, Common
 from services.index.core.compiled import compiled, inlined
 from services.index.core.hits import Hits, Names, settle
 from services.index.core.postings import BLOCK, WINDOW, Blocks, Norms, Postings
@@ -25,6 +26,8 @@ ANY: Final = -1
 _NS_SUM: Final = 0.06
 """One row's sum: clear it and look at it."""
 _NS_POSTING: Final = 0.3
+_NS_LINE: Final = 0.05
+"""One row's weight of a common latent."""
 _NS_RUN: Final = 15.0
 """One run of postings, of a latent in a window."""
 _NS_BLOCK: Final = 0.5
@@ -57,6 +60,7 @@ class Sealed(NamedTuple):
 
     postings: Postings
     lengths: U32
+    common: Common
     blocks: Blocks
     norms: Norms
 
@@ -98,7 +102,7 @@ def search_sealed(
         latents, weights: The query's prefix, a stored code.
         floor: Least score of a hit.
     """
-    arrays = (*sealed.postings, sealed.lengths, *sealed.blocks, *sealed.norms)
+    arrays = (*sealed.postings, sealed.lengths, *sealed.common, *sealed.blocks, *sealed.norms)
     return _search_sealed(
         kernel, arrays, _plain(documents), documents.k, alive, level, latents, weights, floor,
         (*scratch.sums, *scratch.bounds, scratch.by_latent), tuple(hits), filled, tuple(remembered),
@@ -135,7 +139,7 @@ def _search_sealed(
     filled: int,
     remembered: Any,
 ) -> int:
-    sealed = Sealed(Postings(*arrays[:4]), arrays[4], Blocks(*arrays[5:8]), Norms(*arrays[8:]))
+    sealed = Sealed(Postings(*arrays[:4]), arrays[4], Common(*arrays[5:7]), Blocks(*arrays[7:10]), Norms(*arrays[10:]))
     documents = Documents(codes[0], codes[1], Names(codes[2], codes[3]), codes[4], k)
     reused = Scratch(Sums(*scratch[:3]), Bounds(*scratch[3:5]), scratch[5])
     query, hits = load(latents, weights, floor, reused.by_latent), Hits(*room)
@@ -200,7 +204,9 @@ def _search(
         if left > most_visits:
             kernel = ACCUMULATE
     if kernel == ACCUMULATE:
-        filled = accumulate(sealed.postings, sealed.norms, documents, level, query, scratch.sums, hits, filled, seeds)
+        filled = accumulate(
+            sealed.postings, sealed.common, sealed.norms, documents, level, query, scratch.sums, hits, filled, seeds
+        )
     elif kernel == DIRECT:
         filled = score_all(documents, query, hits, filled)
     remembered.chosen[kernel] += 1
@@ -210,14 +216,18 @@ def _search(
 @inlined
 def _costs(sealed: Sealed, rows: int, level: int, query: Query) -> tuple[float, float]:
     """Return nanoseconds of the accumulate kernel, and of all block bounds."""
-    postings, entries = 0, 0
+    postings, lines, entries = 0, 0, 0
     levels = len(sealed.lengths)
     for latent in query.latents:
         cell = np.int64(latent) * levels
-        postings += sealed.lengths[level, latent]
+        if sealed.common.places[level, latent] == NONE:
+            postings += sealed.lengths[level, latent]
+        else:
+            lines += 1
         entries += sealed.blocks.starts[cell + level + 1] - sealed.blocks.starts[cell]
     windows = (rows + WINDOW - 1) // WINDOW
     accumulating = rows * _NS_SUM + postings * _NS_POSTING + len(query.latents) * windows * _NS_RUN
+    accumulating += lines * rows * _NS_LINE
     return accumulating, rows / BLOCK * _NS_BLOCK + entries * _NS_ENTRY
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from services.index.core import ids, planner, postings
 from services.index.core.bits import Words
+from services.index.core.common import Common, build_common
 from services.index.core.planner import Memory, Sealed
 from services.index.core.postings import Blocks, Norms, Postings
 from services.index.core.ragged import Ragged
@@ -51,6 +52,8 @@ class Segment:
             "posting-weights": sealed.postings.weights,
             "posting-units": sealed.postings.units,
             "posting-lengths": sealed.lengths,
+            "common-places": sealed.common.places,
+            "common-lines": sealed.common.lines,
             "block-starts": sealed.blocks.starts,
             "block-numbers": sealed.blocks.blocks,
             "block-rises": sealed.blocks.rises,
@@ -85,9 +88,11 @@ def build(rows: Rows, hidden_dim: int, levels: tuple[int, ...]) -> Segment:
     steps = np.array(levels, np.int64)
     units = postings.latent_units(ordered.latents, ordered.weights, hidden_dim)
     by_latent = postings.build_postings(ordered.latents, ordered.weights, steps, units)
+    lengths = postings.lengths(by_latent.starts, hidden_dim, len(levels))
     sealed = Sealed(
         by_latent,
-        postings.lengths(by_latent.starts, hidden_dim, len(levels)),
+        lengths,
+        build_common(ordered.latents, ordered.weights, steps, units, lengths),
         postings.build_blocks(ordered.latents, ordered.weights, steps, units),
         postings.build_norms(ordered.weights, steps),
     )
@@ -100,5 +105,6 @@ def assemble(rows: Rows, derived: Mapping[str, NDArray[Any]]) -> Segment:
     by_latent = Postings(*(derived[f"posting-{name}"] for name in ("starts", "rows", "weights", "units")))
     blocks = Blocks(*(derived[f"block-{name}"] for name in ("starts", "numbers", "rises")))
     norms = Norms(*(derived[name] for name in ("norms", "block-norms", "greatest-norms", "least-norms")))
-    sealed = Sealed(by_latent, derived["posting-lengths"], blocks, norms)
+    common = Common(derived["common-places"], derived["common-lines"])
+    sealed = Sealed(by_latent, derived["posting-lengths"], common, blocks, norms)
     return Segment(rows, sealed, derived["slots"], planner.memory(len(norms.greatest)))

@@ -70,12 +70,14 @@ def test_bytes_are_those_that_the_documentation_names() -> None:
     batch = codes(np.random.default_rng(0), "clustered", count, hidden_dim, k_max)
     index.upsert([f"{row:08d}" for row in range(count)], batch.latents, batch.weights)
     postings = np.count_nonzero(batch.weights) / count
-    entries = len(index.state.parts[0].segment.derived()["block-rises"]) / count
+    derived = index.state.parts[0].segment.derived()
+    entries, lines = len(derived["block-rises"]) / count, len(derived["common-lines"])
     levels, windows = 6, 2
     expected = (
         4 * k_max
         + (3 * postings + 4 * hidden_dim * levels * (windows + 1) / count)
         + (3 * entries + 4 * hidden_dim * levels / count)
+        + (lines + 2 * hidden_dim * levels / count)
         + (2 * levels + levels / 16)
         + 2.1
     )
