@@ -1,4 +1,4 @@
-"""What a comparison of engines does not show: levels of one index, growth, searches during writes, what a row takes."""
+"""What a comparison of engines does not show: levels of one index, searches during writes, what a row takes."""
 
 import threading
 import time

@@ -18,6 +18,7 @@ from services.index.core.shapes import F32, I32, I64, U16
 SAFE = 1 - 2.0**-12
 """Keeps bounds on the safe side of float32 rounding: at most 256 latents times 9 levels additions of 2⁻²⁴ each."""
 _SEEDS = 4
+"""Blocks scored first while hits are missing, to set a threshold; full hits bring one from the segment before."""
 
 
 class Bounds(NamedTuple):

@@ -1,8 +1,8 @@
 """The arithmetic of codes: validate, normalise, quantise, cut to a prefix. numpy and numba.
 
 A code is a set of latents with weights > 0, by weight descending, then latent ascending. Stored weights are
-ŵ = round(65535 · w / ‖w‖₂) as u16, halves to even; weights that round to 0 are dropped. Writers, readers and the
-oracle of the tests all take their ŵ from here, so scores agree to the last bit wherever they are computed.
+ŵ = round(65535 · w / ‖w‖₂) as u16, halves to even; weights that round to 0 are dropped. Writers and readers
+take their ŵ from here, so scores agree to the last bit wherever they are computed; the tests' oracle computes its own.
 """
 
 from typing import Any, Final, NamedTuple

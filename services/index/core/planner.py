@@ -22,7 +22,8 @@ KERNELS: Final[tuple[Kernel, ...]] = get_args(Kernel)
 ACCUMULATE, BLOCK_MAX, DIRECT = range(3)
 ANY: Final = -1
 
-# Nanoseconds on one core, measured by benchmarks/index.py; only their proportions matter.
+# Nanoseconds on one core; only their proportions matter. Whether they are still right shows as the planner's total time
+# over that of the best single kernel, which benchmarks/index.py reports for every cell.
 _NS_SUM: Final = 0.06
 """One row's sum: clear it and look at it."""
 _NS_POSTING: Final = 0.3

@@ -24,7 +24,7 @@ class Statistics:
     segments: int
     memtable_rows: int
     bytes: int
-    """Bytes of all arrays, room in the memtable included."""
+    """Bytes of all arrays, room in the memtable included, and, estimated, of the terms of keyword fields."""
     latent_usage: NDArray[np.int64]
     """Documents whose code has the latent, [hidden_dim]."""
     unused_share: float

@@ -11,7 +11,7 @@ from services.index.core.where import Eq
 
 
 def warmup() -> None:
-    """Run every kernel once on a small index. Seconds on a new machine, well under one from the disk cache."""
+    """Run every kernel once on a small index. Tens of seconds on a new machine, one or less from the disk cache."""
     count = writer.SEAL_ROWS
     index = SparseIndex(16, 4, {"word": "keyword"})
     latents = np.tile(np.arange(4), (count, 1))

@@ -44,7 +44,7 @@ def filled(seed: int, style: str, hidden_dim: int, k_max: int) -> tuple[CheckedI
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize(("k_max", "hidden_dim"), GRID)
 def test_every_k_gives_the_truncated_codes(k_max: int, hidden_dim: int, style: str) -> None:
-    """An answer at some k would not be what re-encoding at that k and comparing with every document gives."""
+    """An answer at some k would not be what cutting every code to k and comparing with every document gives."""
     index, queries = filled(k_max * hidden_dim, style, hidden_dim, k_max)
     for level in code.levels(k_max):
         index.check(queries, k=level)
