@@ -13,8 +13,8 @@ from benchmarks.index_search.engines import AnswerAll
 SLOW_SECONDS = 0.05
 """Engines that need longer for a query answer one of TURN · SLOW_TURNS only."""
 SLOW_TURNS = 2
-TURN = 10
-UNTIMED = 3
+TURN = 20
+UNTIMED = 5
 _WARM_UP_SECONDS = 3.0
 _BATCH_SECONDS = 0.15
 _BATCH_QUERIES_MAX = 2_000

@@ -187,18 +187,23 @@ def _offer_best(
 
     Their sums are cleared, so that no row is offered twice.
     """
-    wanted, found = len(hits.heap) - 1, 0
+    wanted = len(hits.heap) - 1
     maxima = np.empty(padded(size) // BLOCK, np.int32)
     for block in range(len(maxima)):
         maxima[block] = scratch.blocks[block]
     blocks = greatest(maxima, _BEST_BLOCKS + wanted // 16)
     values = np.empty(len(blocks) * BLOCK, np.int32)
-    for block in blocks:
-        for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
-            if scratch.rows[row] and is_allowed(documents.allowed, begin + row):
-                values[found] = scratch.rows[row]
-                scratch.found[found] = begin + row
-                found += 1
+    # Every block has a row that is not below the last one's best: that is enough, unless they are not allowed.
+    for least in (maxima[blocks[-1]] if len(blocks) else 1, 1):
+        found = 0
+        for block in blocks:
+            for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
+                if scratch.rows[row] >= least and is_allowed(documents.allowed, begin + row):
+                    values[found] = scratch.rows[row]
+                    scratch.found[found] = begin + row
+                    found += 1
+        if found >= wanted:
+            break
     best = greatest(values[:found], wanted)
     for i in range(len(best)):
         best[i] = scratch.found[best[i]]

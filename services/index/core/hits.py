@@ -38,9 +38,9 @@ class Names(NamedTuple):
 
 def room(top_n: int) -> Hits:
     """Return room for top_n hits."""
-    words = np.empty((top_n + 1, ID_BYTES_MAX // _WORD), np.uint64)
-    heap, rows, lengths = np.empty((3, top_n + 1), np.int64)
-    return Hits(heap, np.empty(top_n + 1), rows, words, lengths)
+    slots = top_n + 1
+    words = np.empty((slots, ID_BYTES_MAX // _WORD), np.uint64)
+    return Hits(np.empty(slots, np.int64), np.empty(slots), np.empty(slots, np.int64), words, np.empty(slots, np.int64))
 
 
 @inlined
@@ -68,8 +68,10 @@ def offer(hits: Hits, filled: int, score: float, row: int, names: Names) -> int:
                 _sink(hits, names, place, heap[place], top_n)
         return filled
     slot, worst = heap[top_n], heap[0]
+    if score < hits.scores[worst]:
+        return filled
     hits.scores[slot], hits.rows[slot] = score, row
-    if _behind(hits, names, worst, slot):
+    if score > hits.scores[worst] or _later(hits, names, worst, slot):
         heap[top_n] = worst
         _sink(hits, names, 0, slot, top_n)
     return filled
@@ -103,23 +105,25 @@ def _texts(slots: I64, words: U64, lengths: I64) -> tuple[I64, U8]:
 @inlined
 def _sink(hits: Hits, names: Names, place: int, slot: int, filled: int) -> None:
     """Put a slot at a place of a heap of `filled` slots and let it sink."""
-    heap = hits.heap
+    heap, scores = hits.heap, hits.scores
+    score = scores[slot]
     while 2 * place + 1 < filled:
         child = 2 * place + 1
-        if child + 1 < filled and _behind(hits, names, heap[child + 1], heap[child]):
-            child += 1
-        if not _behind(hits, names, heap[child], slot):
+        below = heap[child]
+        if child + 1 < filled:
+            other = heap[child + 1]
+            if scores[other] < scores[below] or (scores[other] == scores[below] and _later(hits, names, other, below)):
+                child, below = child + 1, other
+        if score < scores[below] or (score == scores[below] and _later(hits, names, slot, below)):
             break
-        heap[place] = heap[child]
+        heap[place] = below
         place = child
     heap[place] = slot
 
 
 @inlined
-def _behind(hits: Hits, names: Names, slot: int, other: int) -> bool:
-    """Tell whether the hit in one slot comes after the hit in the other."""
-    if hits.scores[slot] != hits.scores[other]:
-        return bool(hits.scores[slot] < hits.scores[other])
+def _later(hits: Hits, names: Names, slot: int, other: int) -> bool:
+    """Tell whether the id in one slot comes after the id in the other."""
     _carry(hits, names, slot)
     _carry(hits, names, other)
     words, length, other_length = hits.words, hits.lengths[slot], hits.lengths[other]

@@ -3,11 +3,10 @@
 import threading
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
 from operator import itemgetter
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,7 @@ Hit: TypeAlias = tuple[str, float]
 _ID, _SCORE = itemgetter(0), itemgetter(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """Checked search options. `level` is the place of k_docs among the levels."""
 
     top_n: int
@@ -54,8 +52,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(NamedTuple):
     """Rows that a search may find, for each part of a state and its recent rows."""
 
     parts: tuple[tuple[Words, int], ...]
