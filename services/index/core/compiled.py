@@ -77,3 +77,13 @@ def inlined(function: Kernel) -> Kernel:
     It is not kept on disk itself: from there it could only be called, and a call costs more than many of these do.
     """
     return cast(Kernel, numba.njit(nogil=True)(function))
+
+
+def borrowing(function: Kernel) -> Kernel:
+    """Compile a part of other kernels that makes no array and returns none, and calls only such parts.
+
+    For every array that it is given, numba counts a reference up and down again, by atomic instructions: with a dozen
+    arrays a call that takes them costs more than what it does. This one goes without, as its caller holds them all. The
+    option has no documentation, though numba uses it itself; a test sees that it is still there.
+    """
+    return cast(Kernel, numba.njit(nogil=True, _nrt=False)(function))

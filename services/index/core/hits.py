@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.index.core.compiled import compiled, inlined
+from services.index.core.compiled import borrowing, compiled
 from services.index.core.limits import ID_BYTES_MAX
 from services.index.core.shapes import F64, I64, U8, U64
 
@@ -43,19 +43,19 @@ def room(top_n: int) -> Hits:
     return Hits(np.empty(slots, np.int64), np.empty(slots), np.empty(slots, np.int64), words, np.empty(slots, np.int64))
 
 
-@inlined
+@borrowing
 def missing(hits: Hits, filled: int) -> int:
     """Return how many more hits there is room for."""
     return len(hits.heap) - 1 - filled
 
 
-@inlined
+@borrowing
 def threshold(hits: Hits, filled: int, floor: float) -> float:
     """Return the least score that can still be among the best, ties included."""
     return floor if missing(hits, filled) else max(floor, hits.scores[hits.heap[0]])
 
 
-@inlined
+@borrowing
 def offer(hits: Hits, filled: int, score: float, row: int, names: Names) -> int:
     """Take a row in if it is among the best; return how many there are now."""
     heap, top_n = hits.heap, len(hits.heap) - 1
@@ -77,7 +77,7 @@ def offer(hits: Hits, filled: int, score: float, row: int, names: Names) -> int:
     return filled
 
 
-@inlined
+@borrowing
 def settle(hits: Hits, filled: int, names: Names) -> None:
     """Let the hits of this segment carry their ids, before another segment is searched."""
     for place in range(filled):
@@ -102,7 +102,7 @@ def _texts(slots: I64, words: U64, lengths: I64) -> tuple[I64, U8]:
     return offsets, flat
 
 
-@inlined
+@borrowing
 def _sink(hits: Hits, names: Names, place: int, slot: int, filled: int) -> None:
     """Put a slot at a place of a heap of `filled` slots and let it sink."""
     heap, scores = hits.heap, hits.scores
@@ -121,7 +121,7 @@ def _sink(hits: Hits, names: Names, place: int, slot: int, filled: int) -> None:
     heap[place] = slot
 
 
-@inlined
+@borrowing
 def _later(hits: Hits, names: Names, slot: int, other: int) -> bool:
     """Tell whether the id in one slot comes after the id in the other."""
     _carry(hits, names, slot)
@@ -133,7 +133,7 @@ def _later(hits: Hits, names: Names, slot: int, other: int) -> bool:
     return bool(length > other_length)
 
 
-@inlined
+@borrowing
 def _carry(hits: Hits, names: Names, slot: int) -> None:
     """Let the hit in a slot carry its id."""
     row = hits.rows[slot]
@@ -148,7 +148,7 @@ def _carry(hits: Hits, names: Names, slot: int) -> None:
         hits.words[slot, i // _WORD] = word
 
 
-@inlined
+@borrowing
 def _shift(byte: int) -> np.uint64:
     """Return by how many bits a byte of the text lies above the low end of its word."""
     return np.uint64(56 - 8 * (byte % _WORD))

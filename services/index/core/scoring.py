@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from services.index.core.bits import Words
-from services.index.core.compiled import inlined
+from services.index.core.compiled import borrowing, inlined
 from services.index.core.hits import Hits, Names, offer, threshold
 from services.index.core.postings import BLOCK
 from services.index.core.shapes import I64, U16
@@ -56,13 +56,13 @@ def unload(query: Query) -> None:
         query.by_latent[latent] = 0
 
 
-@inlined
+@borrowing
 def is_allowed(allowed: Words, row: int) -> bool:
     """Tell whether a row's bit is set."""
     return bool((allowed[row >> 6] >> np.uint64(row & 63)) & np.uint64(1))
 
 
-@inlined
+@borrowing
 def score_rows(documents: Documents, query: Query, rows: I64, hits: Hits, filled: int) -> int:
     """Offer the scores of allowed rows that are > 0 and not below the floor; return how many hits there are."""
     latents, weights, by_latent = documents.latents, documents.weights, query.by_latent
