@@ -39,6 +39,9 @@ ROOM_MIN = 16
 """Rows for which a memtable has room at first; it doubles up to SEAL_ROWS. A server may hold thousands of small
 collections."""
 
+_PATIENCE_SECONDS = 1.0
+"""After so long a waiter looks for itself: whoever should have told it may have been interrupted."""
+
 _log = logging.getLogger(__name__)
 _merges = Background("merge")
 """One thread for all indexes: merges must leave the processors to searches."""
@@ -70,27 +73,29 @@ class Writer:
 
     def __init__(self, hidden_dim: int, k_max: int, declared: Declared, parts: tuple[Part, ...] = ()) -> None:
         self._hidden_dim, self._k_max, self._declared = hidden_dim, k_max, declared
-        self._turn = threading.Condition()
-        """Held by whoever publishes; its waiters are told of every merge that ends."""
-        self._merging = False
-        """While a merge runs, in whatever thread."""
+        self._lock = threading.RLock()
+        """Held by whoever publishes. The lock itself, not the condition: only it lets no interrupt between."""
+        self._turn = threading.Condition(self._lock)
+        """Its waiters are told of every merge that ends."""
+        self._merging: object | None = None
+        """What the merge that runs, in whatever thread, is known by."""
         self._queued = False
         """While this index waits for its turn on the thread for merges."""
         self._failure: Exception | None = None
         self.state = self._with_empty_memtable(parts, ROOM_MIN)
         _writers.add(self)
-        with self._turn:
+        with self._lock:
             self._queue_merge()
 
     def apply(self, removed: Ragged, added: Rows | None = None) -> int:
         """Remove documents by id and add others in one step; return how many were removed."""
         if added is None or not len(added):
-            with self._turn:
+            with self._lock:
                 state, gone = self._without(self.state, removed)
                 self._publish(state)
                 return gone
         self._merge_while(self._crowded)
-        with self._turn:
+        with self._lock:
             state, gone = self._without(self.state, removed)
             if len(added) >= SEAL_ROWS:
                 self._publish(replace(state, parts=(*state.parts, *self._seal_all(added))))
@@ -108,7 +113,7 @@ class Writer:
         Raises:
             Exception: what made a merge fail.
         """
-        with self._turn:
+        with self._lock:
             self._failure = None
         self._merge_while(lambda: True)
         failure = self._failure
@@ -127,8 +132,9 @@ class Writer:
 
     def _forget_other_threads(self) -> None:
         """Take it that no other thread writes, merges or waits: they are not there in a forked process."""
-        self._turn = threading.Condition()
-        self._merging = self._queued = False
+        self._lock = threading.RLock()
+        self._turn = threading.Condition(self._lock)
+        self._merging, self._queued = None, False
 
     def _seal(self, documents: Rows) -> Part:
         """Return documents with distinct ids as a segment."""
@@ -200,48 +206,57 @@ class Writer:
 
     def _merge_in_turn(self) -> None:
         """Do the next merge, if none runs that was begun out of turn. For the thread for merges."""
-        with self._turn:
+
+        def begins() -> bool:
             self._queued = False
-            merge = self._begin_merge()
-        if merge is not None:
-            self._merge(merge)
+            return True
+
+        self._merge_next(begins)
 
     def _merge_while(self, needed: Callable[[], bool]) -> None:
         """Merge as long as that is needed and possible; a merge that runs already is waited for.
 
         One that is only queued is not: those of other indexes may be before it, for minutes.
         """
-        while True:
-            with self._turn:
-                self._turn.wait_for(lambda: not (self._merging and needed()))
-                merge = self._begin_merge() if needed() else None
-            if merge is None:
-                return
-            self._merge(merge)
-            del merge  # and with it the segments that were merged, before the next wait
 
-    def _begin_merge(self) -> merging.Merge | None:
-        """Return the merge that the caller has to do now, if any; called under the lock."""
-        if self._merging or self._failure:
-            return None
-        merge = merging.due(self.state.parts, SEGMENTS_MAX)
-        self._merging = merge is not None
-        return merge
+        def waited() -> bool:
+            while not self._turn.wait_for(lambda: not (self._merging and needed()), _PATIENCE_SECONDS):
+                pass
+            return needed()
 
-    def _merge(self, merge: merging.Merge) -> None:
-        failure = None
+        while self._merge_next(waited):
+            pass
+
+    def _merge_next(self, wanted: Callable[[], bool]) -> bool:
+        """Do the next merge and tell that it was done, unless one runs, none is due, or the last one failed.
+
+        An interrupt may come at any moment: whatever it ends, the index can be written to and merged again.
+
+        Args:
+            wanted: Called under the lock, may wait on the condition.
+        """
+        claim, failure = object(), None
         try:
+            with self._lock:
+                idle = wanted() and not self._merging and not self._failure
+                merge = merging.due(self.state.parts, SEGMENTS_MAX) if idle else None
+                if merge is None:
+                    return False
+                self._merging = claim
             built = merge.build(self._hidden_dim, levels(self._k_max))
-            with self._turn:
+            with self._lock:
                 self.state = replace(self.state, parts=merge.swap(self.state.parts, built))
         except Exception as error:
-            _log.exception("a merge failed; its %d segments stay as they are", len(merge.parts))
+            _log.exception("a merge failed; its segments stay as they are")
             failure = error.with_traceback(None)  # whose frames would keep half a segment in memory
         finally:
-            with self._turn:
-                self._merging, self._failure = False, failure
-                self._queue_merge()
-                self._turn.notify_all()
+            if self._merging is claim:
+                self._merging = None
+                with self._lock:
+                    self._failure = failure
+                    self._queue_merge()
+                    self._turn.notify_all()
+        return True
 
 
 def _merge_in_turn(reference: "weakref.ref[Writer]") -> None:
