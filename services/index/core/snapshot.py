@@ -31,7 +31,7 @@ from services.index.core.fields import Declared, declare
 from services.index.core.ragged import Ragged, ragged
 from services.index.core.rows import Rows
 from services.index.core.segment import Part
-from services.index.core.stored import StoredArrays, StoredFile, sync, write_durably
+from services.index.core.stored import MISSING, StoredArrays, StoredFile, sync, write_durably
 
 FORMAT: Final = "csr-index"
 FORMAT_VERSION: Final = 2
@@ -60,6 +60,7 @@ def save(path: Path, snapshot: Snapshot, known: StoredArrays) -> None:
         CorruptSnapshot: an array is mapped from a file that was altered.
     """
     _require_free(path)
+    created = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     folder.mkdir()  # not one of tempfile's, which nobody else may read, backups included
@@ -95,7 +96,8 @@ def save(path: Path, snapshot: Snapshot, known: StoredArrays) -> None:
         raise
     for array, file in written:
         known.remember(array, file.moved_to(path))
-    sync(path.parent)
+    for parent in (path, *created):
+        sync(parent.parent)
 
 
 def load(path: Path, known: StoredArrays) -> Snapshot:
@@ -184,7 +186,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         body, digest = manifest["body"], manifest["sha256"]
         version = body["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (*MISSING, ValueError, KeyError, TypeError) as error:
         raise CorruptSnapshot(f"{path / _MANIFEST} is missing or unreadable: {error}") from error
     if body.get("format") != FORMAT or type(version) is not int or digest != _digest(body):
         raise CorruptSnapshot(f"{path / _MANIFEST} was altered")

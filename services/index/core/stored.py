@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 
 from services.index.core.errors import CorruptSnapshot
 
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What says that there is no such file; any other OSError says nothing about the snapshot."""
+MAPPED_BYTES_MIN = 1 << 20
+"""Smaller files are read: a mapping keeps a file open, and a server may hold thousands of small collections."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
@@ -65,10 +70,10 @@ class StoredArrays:
         return written
 
     def read(self, path: Path, size: int, sha256: str) -> NDArray[Any]:
-        """Verify every byte of a file, map it into memory and remember it.
+        """Verify every byte of a file, and read it or, if it is large, map it into memory; remember it.
 
-        Its pages come from disk when they are touched and go when memory is short. The array passes for writable,
-        since compiled code would have to be compiled again for one that is not; the file never changes by it.
+        Pages of a mapped file come from disk when they are touched and go when memory is short. The array passes for
+        writable, since compiled code would have to be compiled again for one that is not; the file never changes by it.
 
         Raises:
             CorruptSnapshot: the file is missing, or has another size or content.
@@ -76,14 +81,19 @@ class StoredArrays:
         try:
             file = _describe(path, sha256)
             with path.open("rb") as opened:
-                found = hashlib.file_digest(opened, "sha256").hexdigest()
-        except OSError as error:
-            raise CorruptSnapshot(f"{path} is missing or unreadable: {error}") from error
+                content = io.BytesIO(opened.read()) if file.bytes < MAPPED_BYTES_MIN else opened
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+        except MISSING as error:
+            raise CorruptSnapshot(f"{path} is missing: {error}") from error
         if file.bytes != size:
             raise CorruptSnapshot(f"{path} has {file.bytes} bytes, the manifest says {size}")
         if found != sha256:
             raise CorruptSnapshot(f"{path} was altered: its SHA-256 is not the manifest's")
-        array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False).view(np.ndarray)
+        if isinstance(content, io.BytesIO):
+            content.seek(0)
+            array: NDArray[Any] = np.load(content, allow_pickle=False)
+        else:
+            array = np.load(path, mmap_mode="c", allow_pickle=False).view(np.ndarray)
         self.remember(array, file)
         return array
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import mmap
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.index.core import snapshot, writer
+from services.index.core import snapshot, stored, writer
 from services.index.core.errors import CorruptSnapshot, InvalidPositions, SnapshotExists, UnsupportedSnapshot
 from services.index.core.index import SparseIndex
 from services.index.core.where import And, Eq, Range
@@ -232,8 +233,11 @@ def test_what_cannot_be_linked_is_written(
 
 
 @pytest.mark.parametrize("meanwhile", ["in its place", "removed"])
-def test_damage_to_a_mapped_file_never_becomes_valid(little: SparseIndex, tmp_path: Path, meanwhile: str) -> None:
+def test_damage_to_a_mapped_file_never_becomes_valid(
+    little: SparseIndex, tmp_path: Path, meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next snapshot would prove altered documents whole, and no later check could tell."""
+    monkeypatch.setattr(stored, "MAPPED_BYTES_MIN", 0)
     little.save(tmp_path / "first")
     loaded = SparseIndex.load(tmp_path / "first")
     altered = tmp_path / "first" / "0000-weights.npy"
@@ -247,8 +251,33 @@ def test_damage_to_a_mapped_file_never_becomes_valid(little: SparseIndex, tmp_pa
     assert not [file for file in tmp_path.iterdir() if file.name != "first"]
 
 
-def test_a_loaded_index_lives_on_its_files_and_never_changes_them(little: SparseIndex, tmp_path: Path) -> None:
+def test_a_loaded_index_keeps_few_files_open(little: SparseIndex, tmp_path: Path) -> None:
+    """A server with a few dozen small collections could open no connection after it was started again."""
+    little.save(tmp_path / "snapshot")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    loaded = SparseIndex.load(tmp_path / "snapshot")
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert answers(loaded) == answers(little)
+
+
+def test_a_snapshot_that_cannot_be_opened_now_is_not_called_corrupt(little: SparseIndex, tmp_path: Path) -> None:
+    """A healthy snapshot would be thrown away because its server had too many files open."""
+    little.save(tmp_path / "snapshot")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            SparseIndex.load(tmp_path / "snapshot")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert answers(SparseIndex.load(tmp_path / "snapshot")) == answers(little)
+
+
+def test_a_loaded_index_lives_on_its_files_and_never_changes_them(
+    little: SparseIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Loading would need all memory at once, or the first merge would destroy the snapshot."""
+    monkeypatch.setattr(stored, "MAPPED_BYTES_MIN", 0)
     little.save(tmp_path / "snapshot")
     before = {file: file.read_bytes() for file in (tmp_path / "snapshot").iterdir()}
     loaded = SparseIndex.load(tmp_path / "snapshot")
