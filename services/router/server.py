@@ -69,7 +69,7 @@ class Router:
         self._refreshing = asyncio.create_task(self._become_ready())
 
     async def _become_ready(self) -> None:
-        await asyncio.to_thread(code.warmup)
+        await asyncio.to_thread(code.compile_quantise)
         await self._directory.keep_fresh(lambda: self.host.set_ready(True))
 
     async def stop(self) -> None:

@@ -21,10 +21,10 @@ from services.index.core.postings import BLOCK, WINDOW, Norms, Postings, padded
 from services.index.core.scoring import Documents, Query, is_allowed, score_rows
 from services.index.core.shapes import I64, U16
 
-SAFE = 1 - 1e-9
+_FLOAT64_MARGIN = 1 - 1e-9
 """Keeps comparisons on the safe side of float64 rounding."""
 _SUM_MAX = 65_535
-_FEW = 4
+_BLOCKS_ENOUGH = 4
 """So few blocks that reach the threshold need no better one."""
 _BEST_BLOCKS = 12
 """Blocks whose best rows set a threshold in a window: several for each ten hits, because similar rows need not be
@@ -69,7 +69,7 @@ def accumulate(
     windows = (count + WINDOW - 1) // WINDOW
     query_norm = np.sqrt(np.float64(query.square))
     step, factors = _factors(query, postings.units, query_norm * norms.greatest[level])
-    per_norm = query_norm / step * SAFE
+    per_norm = query_norm / step * _FLOAT64_MARGIN
     least_norm = per_norm * norms.least[level]
     for window in range(windows):
         begin = window * WINDOW
@@ -81,7 +81,10 @@ def accumulate(
             scratch.rows[max(first, 0) : min(max(first + BLOCK, 0), size)] = 0
         maxima = scratch.blocks[: padded(size) // BLOCK]
         _block_maxima(scratch.rows, maxima)
-        if missing(hits, filled) or _reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _FEW:
+        if (
+            missing(hits, filled)
+            or _count_reaching(maxima, threshold(hits, filled, query.floor) * least_norm) > _BLOCKS_ENOUGH
+        ):
             filled = _offer_best(documents, query, begin, size, scratch, hits, filled)
         least = threshold(hits, filled, query.floor) * per_norm
         rows = _reaching_rows(documents, norms, level, begin, size, scratch, least)
@@ -171,7 +174,7 @@ def _block_maxima(sums: U16, maxima: U16) -> None:
 
 
 @inlined
-def _reaching(maxima: U16, least: float) -> int:
+def _count_reaching(maxima: U16, least: float) -> int:
     """Return how many maxima are not below the least."""
     bound, count = np.uint16(min(least, _SUM_MAX)), 0
     for block in range(len(maxima)):

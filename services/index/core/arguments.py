@@ -46,7 +46,7 @@ def options(
     return Options(int(top_n), int(of_query), int(of_docs), levels.index(of_docs), max(floor, 0.0), chosen_kernel)
 
 
-def owners(partitions: ArrayLike | None, count: int) -> NDArray[np.uint16]:
+def partition_of_rows(partitions: ArrayLike | None, count: int) -> NDArray[np.uint16]:
     """Return the partition of each row, 0 by default.
 
     Raises:
@@ -62,7 +62,7 @@ def owners(partitions: ArrayLike | None, count: int) -> NDArray[np.uint16]:
     return given.astype(np.uint16)
 
 
-def chosen(partitions: Collection[int]) -> list[int]:
+def partitions_to_search(partitions: Collection[int]) -> list[int]:
     """Check partitions to search.
 
     Raises:

@@ -15,7 +15,7 @@ from services.index.core.postings import BLOCK, Blocks, Norms
 from services.index.core.scoring import Documents, Query, score_block
 from services.index.core.shapes import F32, I32, I64, U16
 
-SAFE = 1 - 2.0**-12
+_FLOAT32_MARGIN = 1 - 2.0**-12
 """Keeps bounds on the safe side of float32 rounding: at most 256 latents times 9 levels additions of 2⁻²⁴ each."""
 _SEEDS = 4
 """Blocks scored first while hits are missing, to set a threshold; full hits bring one from the segment before."""
@@ -64,16 +64,16 @@ def block_max(
     for block in seeds:
         filled = score_block(documents, query, block, hits, filled)
         scratch.blocks[block] = 0
-    least = np.float32(threshold(hits, filled, query.floor) * query_norm * SAFE)
-    left = _count(scratch.blocks[:size], least)
+    least = np.float32(threshold(hits, filled, query.floor) * query_norm * _FLOAT32_MARGIN)
+    left = _count_reaching(scratch.blocks[:size], least)
     if left > most_visits:
         return filled, left, len(seeds), seeds
     visited = len(seeds)
-    keys = _reaching(scratch, size, least, left)
+    keys = _reaching_blocks(scratch, size, least, left)
     heapify(keys, left)
     for waiting in range(left, 0, -1):
         block = pop(keys, waiting) & 0xFFFF
-        if scratch.blocks[block] < np.float32(threshold(hits, filled, query.floor) * query_norm * SAFE):
+        if scratch.blocks[block] < np.float32(threshold(hits, filled, query.floor) * query_norm * _FLOAT32_MARGIN):
             break
         filled = score_block(documents, query, block, hits, filled)
         visited += 1
@@ -88,7 +88,7 @@ def _bound(blocks: Blocks, inverse_norms: F32, units: U16, level: int, query: Qu
         cell = np.int64(query.latents[i]) * levels
         factor = np.float32(np.int64(query.weights[i]) * np.int64(units[query.latents[i]]))
         begin, end = blocks.starts[cell], blocks.starts[cell + level + 1]
-        numbers, rises = blocks.blocks[begin:end], blocks.rises[begin:end]
+        numbers, rises = blocks.numbers[begin:end], blocks.rises[begin:end]
         for p in range(len(numbers)):
             values[numbers[p]] += factor * np.float32(rises[p])
     for block in range(len(inverse_norms)):
@@ -96,7 +96,7 @@ def _bound(blocks: Blocks, inverse_norms: F32, units: U16, level: int, query: Qu
 
 
 @inlined
-def _count(values: F32, least: np.float32) -> int:
+def _count_reaching(values: F32, least: np.float32) -> int:
     """Return how many bounds are > 0 and not below the least."""
     count = 0
     for block in range(len(values)):
@@ -105,7 +105,7 @@ def _count(values: F32, least: np.float32) -> int:
 
 
 @inlined
-def _reaching(scratch: Bounds, size: int, least: np.float32, count: int) -> I64:
+def _reaching_blocks(scratch: Bounds, size: int, least: np.float32, count: int) -> I64:
     """Return the bounds > 0 and not below the least, as bits, with their blocks in the low 16 bits."""
     keys, found = np.empty(count, np.int64), 0
     for block in range(size):

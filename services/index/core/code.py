@@ -18,15 +18,16 @@ WEIGHT_ONE = 65_535
 """The stored weight of a code with one latent: w = 1."""
 
 
+_NOT_FINITE, _NEGATIVE, _AFTER_ZERO, _RISES, _TOO_MANY, _NO_LATENT, _REPEATED, _ZERO = range(1, 9)
 _FAULTS: Final = {
-    1: ("weights", "must be finite"),
-    2: ("weights", "must not be negative"),
-    3: ("weights", "must not have a zero before a positive weight"),
-    4: ("weights", "must descend"),
-    5: ("latents", "must be at most {active_max}"),
-    6: ("latents", "must lie in 0..{last}"),
-    7: ("latents", "must not repeat"),
-    8: ("weights", "must not be 0"),
+    _NOT_FINITE: ("weights", "must be finite"),
+    _NEGATIVE: ("weights", "must not be negative"),
+    _AFTER_ZERO: ("weights", "must not have a zero before a positive weight"),
+    _RISES: ("weights", "must descend"),
+    _TOO_MANY: ("latents", "must be at most {active_max}"),
+    _NO_LATENT: ("latents", "must lie in 0..{last}"),
+    _REPEATED: ("latents", "must not repeat"),
+    _ZERO: ("weights", "must not be 0"),
 }
 
 
@@ -65,7 +66,7 @@ def quantise(latents: ArrayLike, weights: ArrayLike, *, hidden_dim: int, active_
     return stored
 
 
-def warmup() -> None:
+def compile_quantise() -> None:
     """Compile `quantise`, so that no request waits for it: a second on a new machine, then read from the disk."""
     quantise(np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32), hidden_dim=1, active_max=1)
 
@@ -195,7 +196,7 @@ def _restore(
         end = begin + lengths[row]
         active, _, fault = _check(latents[begin:end], weights[begin:end], hidden_dim, active_max, seen)
         if fault or active < lengths[row]:
-            return row, fault or 8
+            return row, fault or _ZERO
         for rank in range(active):
             _insert(keys, rank, latents[begin + rank], np.uint32(weights[begin + rank]))
         _write(keys, active, stored_latents, stored_weights, row)
@@ -215,20 +216,20 @@ def _check(
     for rank in range(len(weights)):
         weight = np.float64(weights[rank])
         if not np.isfinite(weight):
-            return 0, 0.0, 1
+            return 0, 0.0, _NOT_FINITE
         if weight < 0:
-            return 0, 0.0, 2
+            return 0, 0.0, _NEGATIVE
         if rank > 0 and weight > weights[rank - 1]:
-            return 0, 0.0, 3 if weights[rank - 1] == 0 else 4
+            return 0, 0.0, _AFTER_ZERO if weights[rank - 1] == 0 else _RISES
         active += int(weight > 0)
         square += weight * weight
     if active > active_max:
-        return 0, 0.0, 5
+        return 0, 0.0, _TOO_MANY
     for rank in range(active):
         if latents[rank] < 0 or latents[rank] >= hidden_dim:
-            return 0, 0.0, 6
+            return 0, 0.0, _NO_LATENT
         if seen[latents[rank]]:
-            return 0, 0.0, 7
+            return 0, 0.0, _REPEATED
         seen[latents[rank]] = True
     for rank in range(active):
         seen[latents[rank]] = False

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar, cast
 
 import numba
 
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-KERNELS: Final[list[Any]] = []
+COMPILED: Final[list[Any]] = []
 """Every kernel that Python calls, of the modules imported so far, as numba's dispatchers."""
 _DIGEST_LENGTH = 16
 _UNUSED_SECONDS = 30 * 24 * 3600.0
@@ -60,30 +60,30 @@ def _remove_unused(parent: Path) -> None:
 CACHE_FOLDER: Final = _cache_folder()
 
 
-def compiled(function: Kernel) -> Kernel:
+def compiled(function: Function) -> Function:
     """Compile a kernel that Python calls, and keep its machine code on disk."""
     kernel = numba.njit(nogil=True)(function)
     if CACHE_FOLDER:
         others, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(CACHE_FOLDER)
         kernel.enable_caching()
         numba.config.CACHE_DIR = others
-    KERNELS.append(kernel)
-    return cast(Kernel, kernel)
+    COMPILED.append(kernel)
+    return cast(Function, kernel)
 
 
-def inlined(function: Kernel) -> Kernel:
+def inlined(function: Function) -> Function:
     """Compile a part of other kernels.
 
     It is not kept on disk itself: from there it could only be called, and a call costs more than many of these do.
     """
-    return cast(Kernel, numba.njit(nogil=True)(function))
+    return cast(Function, numba.njit(nogil=True)(function))
 
 
-def borrowing(function: Kernel) -> Kernel:
+def borrowing(function: Function) -> Function:
     """Compile a part of other kernels that makes no array and returns none, and calls only such parts.
 
     For every array that it is given, numba counts a reference up and down again, by atomic instructions: with a dozen
     arrays a call that takes them costs more than what it does. This one goes without, as its caller holds them all. The
     option has no documentation, though numba uses it itself; a test sees that it is still there.
     """
-    return cast(Kernel, numba.njit(nogil=True, _nrt=False)(function))
+    return cast(Function, numba.njit(nogil=True, _nrt=False)(function))

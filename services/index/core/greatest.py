@@ -8,14 +8,14 @@ from services.index.core.compiled import inlined
 from services.index.core.shapes import I32, I64
 
 _CHUNK: Final = 64
-_FEW: Final = 64
+_INSERTED_MAX: Final = 64
 """So many are kept in order one by one; for more, a heap is cheaper."""
 
 
 @inlined
 def greatest(values: I32, wanted: int) -> I64:
     """Return where the greatest values > 0 are, at most `wanted`, greatest first."""
-    if wanted > _FEW:
+    if wanted > _INSERTED_MAX:
         return _greatest_many(values, wanted)
     best, found, least = np.empty(wanted, np.int64), 0, np.int32(0)
     for begin in range(0, len(values) if wanted else 0, _CHUNK):
@@ -57,19 +57,19 @@ def _greatest_many(values: I32, wanted: int) -> I64:
 def heapify(keys: I64, count: int) -> None:
     """Make a heap with the greatest on top of the first `count` keys."""
     for place in range(count // 2 - 1, -1, -1):
-        _sink(keys, place, keys[place], count)
+        _sink_key(keys, place, keys[place], count)
 
 
 @inlined
 def pop(keys: I64, count: int) -> int:
     """Return the greatest of a heap of `count` keys, which has one less then."""
     top = keys[0]
-    _sink(keys, 0, keys[count - 1], count - 1)
+    _sink_key(keys, 0, keys[count - 1], count - 1)
     return int(top)
 
 
 @inlined
-def _sink(keys: I64, place: int, key: int, count: int) -> None:
+def _sink_key(keys: I64, place: int, key: int, count: int) -> None:
     while 2 * place + 1 < count:
         child = 2 * place + 1
         if child + 1 < count and keys[child + 1] > keys[child]:

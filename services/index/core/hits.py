@@ -29,7 +29,7 @@ class Hits(NamedTuple):
     lengths: I64
 
 
-class Names(NamedTuple):
+class PackedIds(NamedTuple):
     """Packed ids of rows: row r has flat[offsets[r]:offsets[r + 1]]."""
 
     flat: U8
@@ -56,7 +56,7 @@ def threshold(hits: Hits, filled: int, floor: float) -> float:
 
 
 @borrowing
-def offer(hits: Hits, filled: int, score: float, row: int, names: Names) -> int:
+def offer(hits: Hits, filled: int, score: float, row: int, ids: PackedIds) -> int:
     """Take a row in if it is among the best; return how many there are now."""
     heap, top_n = hits.heap, len(hits.heap) - 1
     if filled < top_n:
@@ -65,32 +65,32 @@ def offer(hits: Hits, filled: int, score: float, row: int, names: Names) -> int:
         if filled == top_n:
             heap[top_n] = top_n
             for place in range(top_n // 2 - 1, -1, -1):
-                _sink(hits, names, place, heap[place], top_n)
+                _sink(hits, ids, place, heap[place], top_n)
         return filled
     slot, worst = heap[top_n], heap[0]
     if score < hits.scores[worst]:
         return filled
     hits.scores[slot], hits.rows[slot] = score, row
-    if score > hits.scores[worst] or _later(hits, names, worst, slot):
+    if score > hits.scores[worst] or _later(hits, ids, worst, slot):
         heap[top_n] = worst
-        _sink(hits, names, 0, slot, top_n)
+        _sink(hits, ids, 0, slot, top_n)
     return filled
 
 
 @borrowing
-def settle(hits: Hits, filled: int, names: Names) -> None:
+def carry_ids(hits: Hits, filled: int, ids: PackedIds) -> None:
     """Let the hits of this segment carry their ids, before another segment is searched."""
     for place in range(filled):
-        _carry(hits, names, hits.heap[place])
+        _carry(hits, ids, hits.heap[place])
 
 
-def texts(hits: Hits, filled: int) -> tuple[I64, U8]:
+def ids_of(hits: Hits, filled: int) -> tuple[I64, U8]:
     """Return the ids of settled hits, in the heap's order: offsets [filled + 1] and bytes."""
-    return _texts(hits.heap[:filled], hits.words, hits.lengths)
+    return _ids_of(hits.heap[:filled], hits.words, hits.lengths)
 
 
 @compiled
-def _texts(slots: I64, words: U64, lengths: I64) -> tuple[I64, U8]:
+def _ids_of(slots: I64, words: U64, lengths: I64) -> tuple[I64, U8]:
     offsets = np.zeros(len(slots) + 1, np.int64)
     for place in range(len(slots)):
         offsets[place + 1] = offsets[place] + lengths[slots[place]]
@@ -103,7 +103,7 @@ def _texts(slots: I64, words: U64, lengths: I64) -> tuple[I64, U8]:
 
 
 @borrowing
-def _sink(hits: Hits, names: Names, place: int, slot: int, filled: int) -> None:
+def _sink(hits: Hits, ids: PackedIds, place: int, slot: int, filled: int) -> None:
     """Put a slot at a place of a heap of `filled` slots and let it sink."""
     heap, scores = hits.heap, hits.scores
     score = scores[slot]
@@ -112,9 +112,9 @@ def _sink(hits: Hits, names: Names, place: int, slot: int, filled: int) -> None:
         below = heap[child]
         if child + 1 < filled:
             other = heap[child + 1]
-            if scores[other] < scores[below] or (scores[other] == scores[below] and _later(hits, names, other, below)):
+            if scores[other] < scores[below] or (scores[other] == scores[below] and _later(hits, ids, other, below)):
                 child, below = child + 1, other
-        if score < scores[below] or (score == scores[below] and _later(hits, names, slot, below)):
+        if score < scores[below] or (score == scores[below] and _later(hits, ids, slot, below)):
             break
         heap[place] = below
         place = child
@@ -122,10 +122,10 @@ def _sink(hits: Hits, names: Names, place: int, slot: int, filled: int) -> None:
 
 
 @borrowing
-def _later(hits: Hits, names: Names, slot: int, other: int) -> bool:
+def _later(hits: Hits, ids: PackedIds, slot: int, other: int) -> bool:
     """Tell whether the id in one slot comes after the id in the other."""
-    _carry(hits, names, slot)
-    _carry(hits, names, other)
+    _carry(hits, ids, slot)
+    _carry(hits, ids, other)
     words, length, other_length = hits.words, hits.lengths[slot], hits.lengths[other]
     for i in range((min(length, other_length) + _WORD - 1) // _WORD):
         if words[slot, i] != words[other, i]:
@@ -134,17 +134,17 @@ def _later(hits: Hits, names: Names, slot: int, other: int) -> bool:
 
 
 @borrowing
-def _carry(hits: Hits, names: Names, slot: int) -> None:
+def _carry(hits: Hits, ids: PackedIds, slot: int) -> None:
     """Let the hit in a slot carry its id."""
     row = hits.rows[slot]
     if row < 0:
         return
-    begin, length = names.offsets[row], names.offsets[row + 1] - names.offsets[row]
+    begin, length = ids.offsets[row], ids.offsets[row + 1] - ids.offsets[row]
     hits.lengths[slot], hits.rows[slot] = length, -1
     for i in range(0, length, _WORD):
         word = np.uint64(0)
         for j in range(i, min(i + _WORD, length)):
-            word |= np.uint64(names.flat[begin + j]) << _shift(j)
+            word |= np.uint64(ids.flat[begin + j]) << _shift(j)
         hits.words[slot, i // _WORD] = word
 
 

@@ -15,7 +15,7 @@ Numbers = NDArray[np.int64]
 Slots = NDArray[np.int32]
 
 
-def pack(ids: Sequence[str]) -> Ragged:
+def pack_ids(ids: Sequence[str]) -> Ragged:
     """Check a batch of ids and pack it.
 
     Raises:

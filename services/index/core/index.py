@@ -12,14 +12,14 @@ from services.index.core.code import Codes
 from services.index.core.errors import InvalidCode, InvalidIndex, InvalidRows
 from services.index.core.explain import Explanation
 from services.index.core.fields import Record, check_records, declare
-from services.index.core.ids import pack
+from services.index.core.ids import pack_ids
 from services.index.core.limits import HIDDEN_DIM_MAX, K_MAX
 from services.index.core.planner import Kernel
 from services.index.core.rows import Rows
 from services.index.core.search import Hit
 from services.index.core.statistics import Statistics
 from services.index.core.stored import StoredArrays
-from services.index.core.where import Where, check
+from services.index.core.where import Where, check_filter
 from services.index.core.writer import State, Writer
 
 
@@ -108,7 +108,7 @@ class SparseIndex:
         Raises:
             InvalidId: an id that no document can have, or given twice.
         """
-        return self._writer.apply(pack(ids))
+        return self._writer.apply(pack_ids(ids))
 
     def search(
         self,
@@ -151,8 +151,8 @@ class SparseIndex:
         arguments.require_int("threads", threads, 1, 1_024)
         queries = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
         if where is not None:
-            check(where, self.fields)
-        chosen = None if partitions is None else arguments.chosen(partitions)
+            check_filter(where, self.fields)
+        chosen = None if partitions is None else arguments.partitions_to_search(partitions)
         state = self._moment(at)
         allowed = search.allowed_rows(state, where, chosen)
         return search.search(state, queries, options, allowed, threads)
@@ -188,7 +188,7 @@ class SparseIndex:
             raise InvalidCode(f"latents must hold one query to explain, not {len(query.latents)}")
         prefix = code.with_width(query, options.k_query)
         state = self._moment(at)
-        return explain.explain(state, prefix, options.k_docs, pack(ids), self.hidden_dim)
+        return explain.explain(state, prefix, options.k_docs, pack_ids(ids), self.hidden_dim)
 
     def save(
         self, path: str | os.PathLike[str], lsns: Mapping[int, int] | None = None, at: State | None = None
@@ -252,7 +252,7 @@ class SparseIndex:
 
     def statistics(self) -> Statistics:
         """Count what the index holds. Cost: one pass over all codes."""
-        return statistics.count(self._writer.state, self.hidden_dim, self._writer.memtable_nbytes)
+        return statistics.count(self._writer.state, self.hidden_dim)
 
     def _moment(self, at: State | None) -> State:
         if at is None:
@@ -261,11 +261,11 @@ class SparseIndex:
         return at
 
     def _upsert(self, names: Sequence[str], codes: Codes, fields: Any, partitions: ArrayLike | None) -> None:
-        packed = pack(names)
+        packed = pack_ids(names)
         count = len(codes.latents)
         if len(packed) != count:
             raise InvalidRows(f"ids must be one for each of {count} codes, not {len(packed)}")
         records = check_records(self.fields, fields, count)
         wide = code.with_width(codes, self.k_max)
-        owners = arguments.owners(partitions, count)
+        owners = arguments.partition_of_rows(partitions, count)
         self._writer.apply(packed, Rows(*wide, packed, owners, columns.build(self.fields, records)))

@@ -12,7 +12,7 @@ from services.index.core.accumulate import Sums, accumulate
 from services.index.core.block_max import Bounds, block_max
 from services.index.core.common import NONE, Common
 from services.index.core.compiled import compiled, inlined
-from services.index.core.hits import Hits, Names, settle
+from services.index.core.hits import Hits, PackedIds, carry_ids
 from services.index.core.postings import BLOCK, WINDOW, Blocks, Norms, Postings
 from services.index.core.scoring import Documents, Query, load, score_all, unload
 from services.index.core.shapes import F64, I64, U16, U32
@@ -121,7 +121,7 @@ def search_unsealed(
 
 def _plain(documents: Documents) -> tuple[Any, ...]:
     """Return the arrays. numba reads a plain tuple of them four times as fast as named ones within others."""
-    return (documents.latents, documents.weights, *documents.names, documents.allowed)
+    return (documents.latents, documents.weights, *documents.ids, documents.allowed)
 
 
 @compiled
@@ -141,12 +141,12 @@ def _search_sealed(
     remembered: Any,
 ) -> int:
     sealed = Sealed(Postings(*arrays[:4]), arrays[4], Common(*arrays[5:7]), Blocks(*arrays[7:10]), Norms(*arrays[10:]))
-    documents = Documents(codes[0], codes[1], Names(codes[2], codes[3]), codes[4], k)
+    documents = Documents(codes[0], codes[1], PackedIds(codes[2], codes[3]), codes[4], k)
     reused = Scratch(Sums(*scratch[:3]), Bounds(*scratch[3:5]), scratch[5])
     query, hits = load(latents, weights, floor, reused.by_latent), Hits(*room)
     if len(query.latents):
         filled = _search(kernel, sealed, documents, alive, level, query, reused, hits, filled, Memory(*remembered))
-        settle(hits, filled, documents.names)
+        carry_ids(hits, filled, documents.ids)
     unload(query)
     return filled
 
@@ -155,10 +155,10 @@ def _search_sealed(
 def _search_unsealed(
     codes: Any, k: int, latents: U16, weights: U16, floor: float, by_latent: U16, room: Any, filled: int
 ) -> int:
-    documents = Documents(codes[0], codes[1], Names(codes[2], codes[3]), codes[4], k)
+    documents = Documents(codes[0], codes[1], PackedIds(codes[2], codes[3]), codes[4], k)
     query, hits = load(latents, weights, floor, by_latent), Hits(*room)
     filled = score_all(documents, query, hits, filled)
-    settle(hits, filled, documents.names)
+    carry_ids(hits, filled, documents.ids)
     unload(query)
     return filled
 

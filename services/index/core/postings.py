@@ -41,12 +41,12 @@ class Postings(NamedTuple):
 class Blocks(NamedTuple):
     """Maxima of the postings' weights over blocks of 64 rows.
 
-    starts: u32 [h · levels + 1], cells of one latent and one level. blocks: u16. rises: u8, by how much the block's
-    maximum at this level exceeds that at the level below; their sum over the levels up to L is the maximum at L.
+    starts: u32 [h · levels + 1], cells of one latent and one level. numbers: u16, of blocks. rises: u8, by how much the
+    block's maximum at this level exceeds that at the level below: their sum up to a level is the maximum there.
     """
 
     starts: U32
-    blocks: U16
+    numbers: U16
     rises: U8
 
 

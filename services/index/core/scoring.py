@@ -6,7 +6,7 @@ import numpy as np
 
 from services.index.core.bits import Words
 from services.index.core.compiled import borrowing, inlined
-from services.index.core.hits import Hits, Names, offer, threshold
+from services.index.core.hits import Hits, PackedIds, offer, threshold
 from services.index.core.postings import BLOCK
 from services.index.core.shapes import I64, U16
 
@@ -28,12 +28,12 @@ class Query(NamedTuple):
 class Documents(NamedTuple):
     """The codes that a kernel scores.
 
-    latents, weights: u16 [n, k_max]. names: their ids. allowed: which rows may be found. k: latents of each in use.
+    latents, weights: u16 [n, k_max]. ids: theirs. allowed: which rows may be found. k: latents of each in use.
     """
 
     latents: U16
     weights: U16
-    names: Names
+    ids: PackedIds
     allowed: Words
     k: int
 
@@ -77,7 +77,7 @@ def score_rows(documents: Documents, query: Query, rows: I64, hits: Hits, filled
             continue
         score = np.float64(total) / np.sqrt(np.float64(query.square) * np.float64(square))
         if score >= least:
-            filled = offer(hits, filled, score, row, documents.names)
+            filled = offer(hits, filled, score, row, documents.ids)
             least = threshold(hits, filled, query.floor)
     return filled
 

@@ -15,7 +15,7 @@ from services.index.core import accumulate, bits, block_max, hits, planner
 from services.index.core.bits import Words
 from services.index.core.code import Codes
 from services.index.core.columns import Mask
-from services.index.core.hits import Hits, Names
+from services.index.core.hits import Hits, PackedIds
 from services.index.core.limits import HIDDEN_DIM_MAX, PARTITION_MAX
 from services.index.core.postings import BLOCK
 from services.index.core.rows import Rows
@@ -41,15 +41,15 @@ class Options(NamedTuple):
     """Kernel for segments; planner.ANY to choose."""
 
 
-class _Scratch(threading.local):
+class _OfThread(threading.local):
     """What every thread reuses from query to query, whatever index it searches."""
 
     def __init__(self) -> None:
         bounds = block_max.bounds(ROWS_MAX // BLOCK)
-        self.kernels = planner.Scratch(accumulate.sums(), bounds, np.zeros(HIDDEN_DIM_MAX, np.uint16))
+        self.scratch = planner.Scratch(accumulate.sums(), bounds, np.zeros(HIDDEN_DIM_MAX, np.uint16))
 
 
-_scratch = _Scratch()
+_of_thread = _OfThread()
 
 
 class Allowed(NamedTuple):
@@ -102,7 +102,7 @@ def _search_one(
     latents: NDArray[np.uint16],
     weights: NDArray[np.uint16],
 ) -> list[Hit]:
-    best, filled, scratch = hits.room(options.top_n), 0, _scratch.kernels
+    best, filled, scratch = hits.room(options.top_n), 0, _of_thread.scratch
     try:
         for part, (words, count) in zip(state.parts, allowed.parts, strict=True):
             if count:
@@ -132,7 +132,7 @@ def _search_one(
 
 
 def _ranked(best: Hits, filled: int) -> list[Hit]:
-    offsets, text = hits.texts(best, filled)
+    offsets, text = hits.ids_of(best, filled)
     names, scores = text.tobytes(), best.scores[best.heap[:filled]].tolist()
     ends = pairwise(offsets.tolist())
     found = [(names[begin:end].decode(), score) for (begin, end), score in zip(ends, scores, strict=True)]
@@ -143,11 +143,11 @@ def _ranked(best: Hits, filled: int) -> list[Hit]:
 
 
 def _documents(rows: Rows, allowed: Words, k_docs: int) -> Documents:
-    return Documents(rows.latents, rows.weights, Names(rows.ids.flat, rows.ids.offsets), allowed, k_docs)
+    return Documents(rows.latents, rows.weights, PackedIds(rows.ids.flat, rows.ids.offsets), allowed, k_docs)
 
 
 def document_ids(state: State) -> list[str]:
     """Return the ids of all documents, ascending as UTF-8 bytes."""
-    sources = [(part.segment.rows, part.alive) for part in state.parts] + [(state.recent, state.recent_alive)]
-    names = [rows.ids.row(row).tobytes() for rows, alive in sources for row in bits.rows_of(alive, len(rows)).tolist()]
+    of_alive = [(rows.ids, bits.rows_of(alive, len(rows)).tolist()) for rows, alive in state.sources]
+    names = [ids.row(row).tobytes() for ids, alive_rows in of_alive for row in alive_rows]
     return [name.decode() for name in sorted(names)]

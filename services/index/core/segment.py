@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.index.core import ids, planner, postings
+from services.index.core import bits, ids, planner, postings
 from services.index.core.bits import Words
 from services.index.core.common import Common, build_common
 from services.index.core.planner import Memory, Sealed
@@ -55,7 +55,7 @@ class Segment:
             "common-places": sealed.common.places,
             "common-lines": sealed.common.lines,
             "block-starts": sealed.blocks.starts,
-            "block-numbers": sealed.blocks.blocks,
+            "block-numbers": sealed.blocks.numbers,
             "block-rises": sealed.blocks.rises,
             "norms": sealed.norms.rows,
             "block-norms": sealed.norms.blocks,
@@ -78,6 +78,16 @@ class Part:
     alive: Words
     documents: int
     """Number of alive rows."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return self.segment.nbytes + self.alive.nbytes
+
+
+def whole(segment: Segment) -> Part:
+    """Return a segment of which no row is deleted."""
+    return Part(segment, bits.pack(np.ones(len(segment), np.bool_)), len(segment))
 
 
 def build(rows: Rows, hidden_dim: int, levels: tuple[int, ...]) -> Segment:

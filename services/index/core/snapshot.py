@@ -160,7 +160,7 @@ def _arrays(part: Part, declared: Declared) -> Arrays:
 def _rebuilt(rows: Rows, alive: Words, hidden_dim: int, k_max: int) -> Part:
     """Return a part of an earlier format: its documents are as today's, what is derived from them is not."""
     built = segment.build(rows.take(bits.rows_of(alive, len(rows))), hidden_dim, levels(k_max))
-    return Part(built, bits.pack(np.ones(len(built), np.bool_)), len(built))
+    return segment.whole(built)
 
 
 def _rows(arrays: Arrays, declared: Declared) -> Rows:

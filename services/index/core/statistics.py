@@ -40,11 +40,10 @@ class Statistics:
     """Blocks of 64 rows that the block-max kernel scored."""
 
 
-def count(state: State, hidden_dim: int, memtable_nbytes: int) -> Statistics:
+def count(state: State, hidden_dim: int) -> Statistics:
     """Count a state. Cost: one pass over all codes, without the GIL."""
     usage = np.zeros(hidden_dim, np.int64)
-    sources = [(part.segment.rows, part.alive) for part in state.parts] + [(state.recent, state.recent_alive)]
-    for rows, alive in sources:
+    for rows, alive in state.sources:
         _count_usage(rows.latents, rows.weights, alive, usage)
     memories = [part.segment.memory for part in state.parts]
     documents = state.documents
@@ -52,10 +51,10 @@ def count(state: State, hidden_dim: int, memtable_nbytes: int) -> Statistics:
     used = usage[usage > 0] / max(int(usage.sum()), 1)
     return Statistics(
         documents=documents,
-        dead_rows=sum(len(rows) for rows, _ in sources) - documents,
+        dead_rows=sum(len(rows) for rows, _ in state.sources) - documents,
         segments=len(state.parts),
         memtable_rows=len(state.recent),
-        bytes=memtable_nbytes + sum(part.segment.nbytes + part.alive.nbytes for part in state.parts),
+        bytes=state.memtable.nbytes + state.recent_alive.nbytes + sum(part.nbytes for part in state.parts),
         latent_usage=usage,
         unused_share=float(np.mean(usage == 0)),
         usage_entropy=float(-np.sum(used * np.log2(used))) + 0.0,

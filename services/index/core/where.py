@@ -67,7 +67,7 @@ class Not:
 Where: TypeAlias = Eq | In | Range | And | Or | Not
 
 
-def check(where: Where, declared: Declared, depth: int = 1) -> None:
+def check_filter(where: Where, declared: Declared, depth: int = 1) -> None:
     """Check a filter against the declared fields.
 
     Raises:
@@ -88,9 +88,9 @@ def check(where: Where, declared: Declared, depth: int = 1) -> None:
             if not isinstance(filters, list | tuple) or not filters:
                 raise InvalidFilter(f"where: {type(where).__name__} needs a tuple of at least one filter")
             for child in filters:
-                check(child, declared, depth + 1)
+                check_filter(child, declared, depth + 1)
         case Not(child):
-            check(child, declared, depth + 1)
+            check_filter(child, declared, depth + 1)
         case _:
             raise InvalidFilter(f"where must be Eq, In, Range, And, Or or Not, not {type(where).__name__}")
 
@@ -131,7 +131,7 @@ def evaluate(where: Where, columns: Mapping[str, Column]) -> Mask:
             return columns[field].any_of(tuple(values))
         case Range(field, gte, gt, lte, lt):
             column = columns[field]
-            assert not isinstance(column, KeywordColumn), "check() lets Range reach numbers only"
+            assert not isinstance(column, KeywordColumn), "check_filter() lets Range reach numbers only"
             return column.between(gte, gt, lte, lt)
         case And(filters):
             return reduce(iand, (evaluate(child, columns) for child in filters))

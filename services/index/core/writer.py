@@ -64,6 +64,11 @@ class State:
         """Number of documents that are not deleted."""
         return sum(part.documents for part in self.parts) + bits.count(self.recent_alive)
 
+    @property
+    def sources(self) -> list[tuple[Rows, Words]]:
+        """All rows, and which of them are not deleted."""
+        return [(part.segment.rows, part.alive) for part in self.parts] + [(self.recent, self.recent_alive)]
+
 
 class Writer:
     """Publishes `state`; assigning that one attribute is what makes a batch visible, all of it at once.
@@ -125,11 +130,6 @@ class Writer:
         alive = bits.rows_of(state.recent_alive, len(state.recent))
         return (*state.parts, self._seal(state.recent.take(alive))) if len(alive) else state.parts
 
-    @property
-    def memtable_nbytes(self) -> int:
-        """Bytes of the memtable's arrays and its alive bits."""
-        return self.state.memtable.nbytes + self.state.recent_alive.nbytes
-
     def _forget_other_threads(self) -> None:
         """Take it that no other thread writes, merges or waits: they are not there in a forked process."""
         self._lock = threading.RLock()
@@ -138,8 +138,7 @@ class Writer:
 
     def _seal(self, documents: Rows) -> Part:
         """Return documents with distinct ids as a segment."""
-        built = segment.build(documents, self._hidden_dim, levels(self._k_max))
-        return Part(built, bits.pack(np.ones(len(built), np.bool_)), len(built))
+        return segment.whole(segment.build(documents, self._hidden_dim, levels(self._k_max)))
 
     def _with_empty_memtable(self, parts: tuple[Part, ...], rows: int) -> State:
         memtable = Memtable(rows, self._k_max, self._declared)

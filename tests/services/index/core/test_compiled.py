@@ -13,7 +13,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.types import Array, BaseTuple
 
 from services.index.core import hits, scoring
-from services.index.core.hits import Names
+from services.index.core.hits import PackedIds
 from services.index.core.scoring import Documents, Query
 
 ROOT = Path(__file__).parents[4]
@@ -85,16 +85,18 @@ def test_machine_code_that_nobody_uses_is_removed(installed: Path) -> None:
 def test_parts_that_borrow_arrays_count_no_references_and_return_none() -> None:
     """Searches would take longer without notice, or an array that such a part returns would be freed twice."""
     codes, rows = np.ones((3, 2), np.uint16), np.arange(3)
-    names = Names(np.frombuffer(bytearray(b"abc"), np.uint8), np.arange(4))
+    names = PackedIds(np.frombuffer(bytearray(b"abc"), np.uint8), np.arange(4))
     documents = Documents(codes, codes, names, np.full(1, 7, np.uint64), 2)
     query = Query(codes[0], codes[0], 2, np.ones(16, np.uint16), 0.0)
     best = hits.room(2)
     assert scoring.score_rows(documents, query, rows, best, 0) == 2
-    hits.settle(best, 2, names)
+    hits.carry_ids(best, 2, names)
     assert [scoring.is_allowed(documents.allowed, row) for row in (2, 3)] == [True, False]
     parts = [part for module in (hits, scoring) for part in vars(module).values() if isinstance(part, Dispatcher)]
     borrowing = {part.__name__: part for part in parts if "_nrt" in part.targetoptions}
-    assert {"score_rows", "is_allowed", "offer", "settle", "threshold", "_sink", "_later", "_carry"} <= set(borrowing)
+    assert {"score_rows", "is_allowed", "offer", "carry_ids", "threshold", "_sink", "_later", "_carry"} <= set(
+        borrowing
+    )
     for part in borrowing.values():
         assert part.signatures, "used by those above"
         assert not any("NRT_" in code for code in part.inspect_llvm().values())

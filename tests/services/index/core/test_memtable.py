@@ -19,7 +19,7 @@ NAMES = st.text(min_size=1, max_size=3) | st.sampled_from(["a", "aa", "a\x00", "
 
 def rows(names: list[str]) -> tuple[Ragged, Rows]:
     """Return packed names, and documents of these names without content."""
-    packed, count = ids.pack(names), len(names)
+    packed, count = ids.pack_ids(names), len(names)
     empty = np.zeros((count, 1), np.uint16)
     return packed, Rows(empty, empty, packed, np.zeros(count, np.uint16), {})
 
@@ -39,7 +39,7 @@ def test_the_newest_published_row_of_an_id_is_found(batches: list[tuple[list[str
             expected |= {name: length + row for row, name in enumerate(names)}
             length += len(names)
         assert memtable.find(packed, length).tolist() == [expected.get(name, -1) for name in names]
-    assert memtable.find(ids.pack(wanted), length).tolist() == [expected.get(name, -1) for name in wanted]
+    assert memtable.find(ids.pack_ids(wanted), length).tolist() == [expected.get(name, -1) for name in wanted]
 
 
 def test_a_view_keeps_its_ids_when_later_ones_need_more_room() -> None:
@@ -50,7 +50,7 @@ def test_a_view_keeps_its_ids_when_later_ones_need_more_room() -> None:
     memtable.write(1, rows(["x" * 128, "y" * 128])[1])
     assert view.ids.row(0).tobytes() == b"first"
     assert memtable.view(3).ids.row(2).tobytes() == b"y" * 128
-    assert memtable.find(ids.pack(["y" * 128, "first", "z"]), 3).tolist() == [2, 0, -1]
+    assert memtable.find(ids.pack_ids(["y" * 128, "first", "z"]), 3).tolist() == [2, 0, -1]
 
 
 def test_a_growing_memtable_keeps_every_row(monkeypatch: pytest.MonkeyPatch) -> None:

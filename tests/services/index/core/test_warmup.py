@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from services.index.core.compiled import KERNELS
+from services.index.core.compiled import COMPILED
 from services.index.core.index import SparseIndex
 from services.index.core.warmup import warmup
 from services.index.core.where import Eq
-from tests.services.index.core.checked import KERNELS as NAMES
+from tests.services.index.core.checked import KERNELS
 from tests.services.index.core.data import codes
 
 
 def compiled_kernels() -> dict[str, int]:
     """Return how many variants of each kernel were compiled or read from the disk cache."""
-    return {f"{kernel.py_func.__module__}.{kernel.py_func.__name__}": len(kernel.signatures) for kernel in KERNELS}
+    return {f"{kernel.py_func.__module__}.{kernel.py_func.__name__}": len(kernel.signatures) for kernel in COMPILED}
 
 
 def test_nothing_is_compiled_after_warmup(tmp_path: object) -> None:
@@ -33,7 +33,7 @@ def test_nothing_is_compiled_after_warmup(tmp_path: object) -> None:
     queries = codes(rng, "uniform", 20, 512, 256)
     for each in (index, loaded):
         for k in (1, 8, 32):
-            for kernel in NAMES:
+            for kernel in KERNELS:
                 options = {"k": k, "min_score": 0.1, "where": Eq("tag", "a"), "threads": 2, "kernel": kernel}
                 each.search(queries.latents, queries.weights, 100, **options)
         each.explain(queries.latents[:1], queries.weights[:1], ["1", "2"])
