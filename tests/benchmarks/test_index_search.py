@@ -248,10 +248,7 @@ def special_outcome(share: float) -> Outcome:
 
 def test_every_other_bar_points_the_right_way() -> None:
     """Twice the memory, or half the writes, would pass for an index that is better than required."""
-    at, better, worse = (
-        {bar.name: bar for bar in bars.bars(special_outcome(share))}
-        for share in (1.0, 0.9, 1.1)
-    )
+    at, better, worse = ({bar.name: bar for bar in bars.bars(special_outcome(share))} for share in (1.0, 0.9, 1.1))
     judged = {
         "clustered 1,000,000 k = 32: queries/s in a batch on all threads over one after the other": 1,
         "build, k = 32": 500_000,
