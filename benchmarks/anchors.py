@@ -5,6 +5,7 @@ came from 4,000 test rows (standard error 0.6), those of debian from 29,571 desc
 5,000 other queries; between samples of 5,000 queries PCA-16 varies from 14.7 to 15.6.
 """
 
+import argparse
 import sys
 from typing import Final
 
@@ -44,10 +45,12 @@ def measured(data: EmbeddedSet) -> list[float]:
 
 def main() -> None:
     """Measure the sets named on the command line, or all, and print them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(EXPECTED)}; all by default")
     console = Console()
     table = Table("set", "", "dense", *(f"PCA-{dims}" for dims in DIMS))
     off = []
-    for name in sys.argv[1:] or EXPECTED:
+    for name in parser.parse_args().sets or EXPECTED:
         figures = measured(load(name, load_settings().cache_dir, console))
         table.add_row(name, "measured", *(f"{figure:.1f}" for figure in figures))
         table.add_row("", "expected", *(f"{figure:.1f}" for figure in EXPECTED[name]), end_section=True)

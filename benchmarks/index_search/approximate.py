@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.index_search.codes import TOP_N, Cut, Flat, Rows, flat
+from benchmarks.index_search.codes import TOP_N, Cut, Flat, RowNumbers, flat
 from benchmarks.index_search.engines import THREADS, Engine, package
 
 KANNOLO = "kANNolo HNSW"
@@ -41,7 +41,7 @@ def kannolo(cut: Cut) -> list[Engine]:
     seconds = time.perf_counter() - started
 
     def with_candidates(ef: int) -> Engine:
-        def answer_all(chosen: Rows, threads: int) -> object:
+        def answer_all(chosen: RowNumbers, threads: int) -> object:
             some = _chosen(queries, chosen)
             asked = some.latents, some.weights, some.offsets
             return index.batch_search(*asked, TOP_N, ef_search=ef, num_threads=threads)
@@ -81,7 +81,7 @@ def seismic(cut: Cut) -> list[Engine]:
     held = sum(path.stat().st_size for path in Path(folder.name).glob("index*"))
 
     def with_latents(count: int) -> Engine:
-        def answer_all(chosen: Rows, threads: int) -> object:
+        def answer_all(chosen: RowNumbers, threads: int) -> object:
             _write_seismic(asked, _chosen(queries, chosen))
             return index.batch_search(str(asked), TOP_N, count, _SEISMIC_HEAP_FACTOR, 0, True, threads)
 
@@ -119,7 +119,7 @@ def faiss_hnsw(cut: Cut) -> list[Engine]:
     index.hnsw.efSearch = FAISS_EF
     faiss.omp_set_num_threads(1)
 
-    def answer_all(chosen: Rows, threads: int) -> object:
+    def answer_all(chosen: RowNumbers, threads: int) -> object:
         faiss.omp_set_num_threads(threads)
         try:
             return index.search(queries[chosen], TOP_N)
@@ -141,12 +141,12 @@ def faiss_hnsw(cut: Cut) -> list[Engine]:
     ]
 
 
-def _one(queries: Flat, query: int) -> tuple[Rows, Rows]:
+def _one(queries: Flat, query: int) -> tuple[RowNumbers, RowNumbers]:
     place = slice(queries.offsets[query], queries.offsets[query + 1])
     return queries.latents[place], queries.weights[place]  # type: ignore[return-value]
 
 
-def _chosen(queries: Flat, chosen: Rows) -> Flat:
+def _chosen(queries: Flat, chosen: RowNumbers) -> Flat:
     parts = [_one(queries, query) for query in chosen.tolist()]
     offsets = np.concatenate([[0], np.cumsum([len(latents) for latents, _ in parts])]).astype(np.int64)
     return Flat(offsets, np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))

@@ -187,7 +187,9 @@ def _measured(cut: Cut, engine: Engine, found: Latencies, batch_rate: float, tru
         queries_per_second=1 / found.mean_seconds,
         batch_queries_per_second=batch_rate,
         recall=recall(cut, engine, found, truth),
-        identical=_identical(found, truth) if is_ours else None,
+        identical=all(oracle.is_identical(hits, truth[query]) for query, hits in found.answers.items())
+        if is_ours
+        else None,
         build_seconds=engine.build_seconds,
         build_rate=len(cut) / engine.build_seconds if engine.build_seconds else None,
         bytes_per_document=None if engine.bytes is None else engine.bytes / len(cut),
@@ -198,15 +200,6 @@ def _measured(cut: Cut, engine: Engine, found: Latencies, batch_rate: float, tru
 def _recall(cut: Cut, engine: Engine, found: Latencies, truth: dict[int, Truth]) -> float:
     answers = found.answers.items()
     return float(np.mean([oracle.recall(cut, query, engine.rows(answer), truth[query]) for query, answer in answers]))
-
-
-def _identical(found: Latencies, truth: dict[int, Truth]) -> bool:
-    """Whether ids, scores and order are those of the brute force, bit for bit."""
-    return all(
-        [(int(name), score) for name, score in hits]
-        == list(zip(truth[query].rows.tolist(), truth[query].scores.tolist(), strict=True))
-        for query, hits in found.answers.items()
-    )
 
 
 def _dense_recall(cut: Cut, engine: Engine, found: Latencies, truth: dict[int, Truth]) -> float:

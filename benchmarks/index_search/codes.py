@@ -12,7 +12,7 @@ from services.index.core.code import Codes
 
 Floats = NDArray[np.float32]
 Latents = NDArray[np.uint16]
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 K_STORED = 128
 """Latents kept of every code; what is searched at a smaller k is its prefix."""

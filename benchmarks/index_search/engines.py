@@ -9,11 +9,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from benchmarks.index_search.codes import Rows
+from benchmarks.index_search.codes import RowNumbers
 
 THREADS = len(os.sched_getaffinity(0))
 
-AnswerAll: TypeAlias = Callable[[Rows, int], object]
+AnswerAll: TypeAlias = Callable[[RowNumbers, int], object]
 """(query rows, threads) → nothing of interest."""
 
 
@@ -62,10 +62,10 @@ def package(module: str, requirement: str) -> Any:
         raise NotInstalled(f"not installed (pip install {requirement})") from error
 
 
-def over_threads(work: Callable[[Rows], object]) -> AnswerAll:
+def over_threads(work: Callable[[RowNumbers], object]) -> AnswerAll:
     """Return what runs `work` on equal shares of the queries, a thread each."""
 
-    def run(queries: Rows, threads: int) -> object:
+    def run(queries: RowNumbers, threads: int) -> object:
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(work, np.array_split(queries, threads)))
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from benchmarks.index_search.codes import TOP_N, Cut, Dense, Floats, Rows, blocks, flat
+from benchmarks.index_search.codes import TOP_N, Cut, Dense, Floats, RowNumbers, blocks, flat
 from benchmarks.index_search.engines import THREADS, AnswerAll, Engine, over_threads, package
 
 SCIPY = "scipy CSR·CSC"
@@ -31,7 +31,7 @@ def scipy_product(cut: Cut) -> list[Engine]:
         product = asked[query] @ documents
         return _best(product.indices, product.data)
 
-    def answer_share(queries: Rows) -> list[Rows]:
+    def answer_share(queries: RowNumbers) -> list[RowNumbers]:
         product = sparse.vstack([asked[query] for query in queries], format="csr") @ documents
         edges = zip(product.indptr[:-1], product.indptr[1:], strict=True)
         return [_best(product.indices[start:end], product.data[start:end]) for start, end in edges]
@@ -99,8 +99,8 @@ def dense_product(cut: Cut) -> list[Engine]:
         scores = dense.documents @ dense.queries[query]
         return _best(None, scores)
 
-    def answer_all(queries: Rows, threads: int) -> object:
-        def share(some: Rows) -> list[Rows]:
+    def answer_all(queries: RowNumbers, threads: int) -> object:
+        def share(some: RowNumbers) -> list[RowNumbers]:
             return [_best(None, scores) for scores in dense.queries[some] @ dense.documents.T]
 
         with threadpool_limits(threads, user_api="blas"):
@@ -123,7 +123,7 @@ def faiss_flat(cut: Cut) -> list[Engine]:
     def _faiss_search(queries: Floats) -> Any:
         return faiss.knn(queries, dense.documents, TOP_N, metric=faiss.METRIC_INNER_PRODUCT)[1]
 
-    def answer_all(queries: Rows, threads: int) -> object:
+    def answer_all(queries: RowNumbers, threads: int) -> object:
         faiss.omp_set_num_threads(threads)
         try:
             return _faiss_search(dense.queries[queries])

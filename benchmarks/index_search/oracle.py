@@ -1,12 +1,13 @@
 """The right answers, by brute force over stored codes in integers; shares no code with the kernels."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from benchmarks.index_search.codes import TOP_N, Cut, Floats, Latents, Rows, blocks
+from benchmarks.index_search.codes import TOP_N, Cut, Floats, Latents, RowNumbers, blocks
 from services.index.core import code
 
 TOLERANCE = 1e-5
@@ -16,7 +17,7 @@ TOLERANCE = 1e-5
 class Truth(NamedTuple):
     """Of one query: rows of the best documents and their scores, best first, then by row; all scores > 0."""
 
-    rows: Rows
+    rows: RowNumbers
     scores: NDArray[np.float64]
 
 
@@ -61,20 +62,26 @@ class Best:
         return Truth(rows[order], both[order])
 
 
-def answers(cut: Cut, queries: Rows, k: int | None = None) -> list[Truth]:
+def answers(cut: Cut, queries: RowNumbers, k: int | None = None) -> list[Truth]:
     """Return the truth of these queries at a level k of the cut's codes, or over all of them."""
     best = Best(cut.query_latents[queries], cut.query_weights[queries], cut.hidden_dim, k)
     best.add(cut.latents, cut.weights, 0)
     return best.truth()
 
 
-def exact_scores(cut: Cut, query: int, rows: Rows) -> NDArray[np.float64]:
+def exact_scores(cut: Cut, query: int, rows: RowNumbers) -> NDArray[np.float64]:
     """Return the scores of some documents for one query."""
     asked = _integers(cut.query_latents[query : query + 1], cut.query_weights[query : query + 1], cut.hidden_dim)
     documents = _integers(cut.latents[rows], cut.weights[rows], cut.hidden_dim)
     squares = np.asarray(documents.multiply(documents).sum(axis=1)).ravel().astype(np.float64)
     dots: NDArray[np.int64] = (documents @ asked.T).toarray().ravel()
     return _scores(dots, float(asked.multiply(asked).sum()) * squares)
+
+
+def is_identical(hits: Sequence[tuple[str, float]], truth: Truth) -> bool:
+    """Return whether ids, which are row numbers, scores and order are those of the truth, bit for bit."""
+    right = zip(truth.rows.tolist(), truth.scores.tolist(), strict=True)
+    return [(int(name), score) for name, score in hits] == list(right)
 
 
 def recall(cut: Cut, query: int, rows: list[int], truth: Truth) -> float:

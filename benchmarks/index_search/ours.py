@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from benchmarks.index_search.codes import TOP_N, Cut, Rows, blocks
+from benchmarks.index_search.codes import TOP_N, Cut, RowNumbers, blocks
 from benchmarks.index_search.engines import Engine
 from services.index.core.index import SparseIndex
 from services.index.core.planner import KERNELS
@@ -52,7 +52,7 @@ def engine(name: str, index: SparseIndex, cut: Cut, build_seconds: float, held: 
     search: Any = partial(index.search, top_n=TOP_N, **options)
     latents, weights = cut.query_latents, cut.query_weights
 
-    def answer_all(queries: Rows, threads: int) -> object:
+    def answer_all(queries: RowNumbers, threads: int) -> object:
         return search(latents[queries], weights[queries], threads=threads)
 
     return Engine(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.index_search.codes import K_STORED, Dense, Floats, Rows, SearchSet, stored
+from benchmarks.index_search.codes import K_STORED, Dense, Floats, RowNumbers, SearchSet, stored
 from orchestration.data.cache import build_once
 from orchestration.data.catalog import load
 from orchestration.data.sets import EmbeddedSet
@@ -37,8 +37,8 @@ class Source:
     about: str
     train: Floats
     ids: list[str]
-    labels: Rows | None
-    pairs: Rows | None
+    labels: RowNumbers | None
+    pairs: RowNumbers | None
     documents: Floats
     queries: Floats
 

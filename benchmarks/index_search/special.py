@@ -28,7 +28,7 @@ class Levels:
         level_p50_ms: At level NARROW_K of an index with k_max = WIDE_K.
         native_p50_ms: Of an index with k_max = NARROW_K.
         ratio: Level over native.
-        identical: Whether both found what the brute force finds, every score.
+        identical: Whether both found what the brute force finds, every id and score.
     """
 
     set_name: str
@@ -112,7 +112,7 @@ def levels(found: SearchSet, queries: int, count: int | None = None) -> Levels:
     }
     p50 = {name: latencies[name].milliseconds(50) for name in engines}
     identical = all(
-        [score for _, score in latencies[name].answers[query]] == truth.scores.tolist()
+        oracle.is_identical(latencies[name].answers[query], truth)
         for name in engines
         for query, truth in zip(timed, truths[name], strict=True)
     )

@@ -19,7 +19,7 @@ from services.index.core.code import Codes
 
 HIDDEN_DIM: Final = 4_096
 INPUT_DIM: Final = 768
-BLOCK: Final = 4_096
+ROWS_AT_ONCE: Final = 4_096
 
 _BLOCKS_AT_ONCE: Final = 24
 _SEED: Final = 0
@@ -34,7 +34,7 @@ _TAIL_FROM, _TAIL_MEAN = 1.86, 0.42
 
 
 class Made(NamedTuple):
-    """BLOCK rows: codes, and embeddings of unit length unless codes were drawn directly."""
+    """ROWS_AT_ONCE rows: codes, and embeddings of unit length unless codes were drawn directly."""
 
     codes: Codes
     embeddings: Floats | None
@@ -77,8 +77,8 @@ class Clustered:
     def block(self, number: int) -> Made:
         """Return one block."""
         random = np.random.default_rng((_SEED, number))
-        cluster = random.choice(_CLUSTERS, BLOCK, p=self._sizes)
-        noise = random.standard_normal((BLOCK, _NOISE_DIM), np.float32)
+        cluster = random.choice(_CLUSTERS, ROWS_AT_ONCE, p=self._sizes)
+        noise = random.standard_normal((ROWS_AT_ONCE, _NOISE_DIM), np.float32)
         embeddings = self._centres[cluster] + noise @ self._noise
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
         latents = noise @ self._noise_latents
@@ -104,10 +104,10 @@ class Unclustered:
         """Return one block."""
         random = np.random.default_rng((_SEED, 1, number))
         # The rows' smallest draws of exponentials with these rates are a draw of latents without replacement.
-        waits = random.standard_exponential((BLOCK, HIDDEN_DIM), np.float32) / self._shares
+        waits = random.standard_exponential((ROWS_AT_ONCE, HIDDEN_DIM), np.float32) / self._shares
         latents = np.argpartition(waits, K_STORED, axis=1)[:, :K_STORED]
         order = np.argsort(np.take_along_axis(waits, latents, axis=1), axis=1)
-        weights = _TAIL_FROM + _TAIL_MEAN * random.standard_exponential((BLOCK, K_STORED))
+        weights = _TAIL_FROM + _TAIL_MEAN * random.standard_exponential((ROWS_AT_ONCE, K_STORED))
         weights[:, ::-1].sort(axis=1)
         return Made(_stored(np.take_along_axis(latents, order, axis=1), weights), None)
 
@@ -122,9 +122,9 @@ def made(maker: Maker, documents: int, queries: int) -> SearchSet:
 
 def code_blocks(maker: Maker, documents: int) -> Iterator[Codes]:
     """Yield the codes of the first documents, some ten thousand at a time, in memory that does not grow."""
-    rows = BLOCK * _BLOCKS_AT_ONCE
+    rows = ROWS_AT_ONCE * _BLOCKS_AT_ONCE
     for first in range(0, documents, rows):
-        numbers = range(first // BLOCK, -(-min(first + rows, documents) // BLOCK))
+        numbers = range(first // ROWS_AT_ONCE, -(-min(first + rows, documents) // ROWS_AT_ONCE))
         with ThreadPoolExecutor(THREADS) as pool:
             parts = list(pool.map(lambda number: maker.block(number).codes, numbers))
         yield Codes(*(np.concatenate(columns)[: documents - first] for columns in zip(*parts, strict=True)))
@@ -135,7 +135,7 @@ def _rows(maker: Maker, first_block: int, count: int) -> tuple[Codes, Floats | N
     embeddings = np.empty((count, INPUT_DIM), np.float32) if maker.block(first_block).embeddings is not None else None
 
     def fill(number: int) -> None:
-        start, end = number * BLOCK, min((number + 1) * BLOCK, count)
+        start, end = number * ROWS_AT_ONCE, min((number + 1) * ROWS_AT_ONCE, count)
         found = maker.block(first_block + number)
         codes.latents[start:end] = found.codes.latents[: end - start]
         codes.weights[start:end] = found.codes.weights[: end - start]
@@ -143,7 +143,7 @@ def _rows(maker: Maker, first_block: int, count: int) -> tuple[Codes, Floats | N
             embeddings[start:end] = found.embeddings[: end - start]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(fill, range(-(-count // BLOCK))))
+        list(pool.map(fill, range(-(-count // ROWS_AT_ONCE))))
     return codes, embeddings
 
 

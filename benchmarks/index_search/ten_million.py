@@ -98,8 +98,7 @@ def ten_million(
         p50_ms=float(np.percentile(milliseconds, 50)),
         p95_ms=float(np.percentile(milliseconds, 95)),
         identical=all(
-            [(int(name), score) for name, score in hits] == list(zip(*(part.tolist() for part in truth), strict=True))
-            for hits, truth in zip(found["hits"], best.truth(), strict=True)
+            oracle.is_identical(hits, truth) for hits, truth in zip(found["hits"], best.truth(), strict=True)
         ),
     )
 

@@ -19,6 +19,7 @@ GATE_FAILED = 3
 
 EXPECTED = {
     "csr_model.errors.CSRModelError",
+    "orchestration.cli.bench.NoBenchmarks",
     "orchestration.data.cache.DataUnavailable",
     "orchestration.ray_session.RayUnavailable",
     "orchestration.stack.state.StackError",

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from benchmarks.index import write
-from benchmarks.index_search import approximate, bars, cells, oracle, ours, runs
+from benchmarks.index_search import approximate, bars, cells, oracle, ours, runs, special
 from benchmarks.index_search.cells import WARM_UP_QUERIES, Cell, Measured
 from benchmarks.index_search.codes import Codes, Cut, Dense, SearchSet, flat, stored
 from benchmarks.index_search.engines import Engine, NotInstalled
 from benchmarks.index_search.exact import NUMPY, QDRANT, SCIPY
 from benchmarks.index_search.outcome import Outcome
 from benchmarks.index_search.report import markdown
-from benchmarks.index_search.synthetic import BLOCK, Clustered, Unclustered, made
-from benchmarks.index_search.ten_million import ten_million
+from benchmarks.index_search.special import UPSERTS_PER_SECOND, Footprint, Levels, Writing
+from benchmarks.index_search.synthetic import ROWS_AT_ONCE, Clustered, Unclustered, made
+from benchmarks.index_search.ten_million import TenMillion, ten_million
 from benchmarks.index_search.timing import TURN, UNTIMED, take_turns
 
 HIDDEN_DIM, QUERIES = 64, WARM_UP_QUERIES + 12
@@ -141,6 +142,13 @@ def test_wrong_answers_show(cut: Cut) -> None:
     assert exact.reached is False
 
 
+def test_levels_are_judged_by_ids_too(tiny: SearchSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level that found other documents with the same scores would pass for exact."""
+    assert special.levels(tiny, 12).identical
+    monkeypatch.setattr(ours, "names", lambda count: [f"{row + 1:08d}" for row in range(count)])
+    assert not special.levels(tiny, 12).identical
+
+
 def test_engines_take_turns() -> None:
     """Engines that ran one after the other would meet different neighbours on a shared machine."""
     order: list[tuple[str, int]] = []
@@ -209,13 +217,53 @@ def test_bars_are_ratios_the_right_way_round() -> None:
     assert bar("clustered 1,000,000", QDRANT).measured == pytest.approx(10)
     assert bar("clustered 1,000,000", QDRANT).reached is False
     assert bar("clustered 1,000,000", "exact dense").measured == pytest.approx(500)
-    assert bar("clustered 1,000,000", "batch").measured == pytest.approx(10)
+    assert bar("clustered 1,000,000", "next exact engine").measured == pytest.approx(10)
+    assert bar("clustered 1,000,000", "one after the other").measured == pytest.approx(2)
     assert bar("unclustered 9 k = 8", "planner over accumulate").measured == pytest.approx(1.25)
     assert bar("unclustered 9 k = 8", "planner over accumulate").reached is False
     assert bar("unclustered 9 k = 8", "accumulate alone against").measured == pytest.approx(20)
     assert bar("worst of 3 cells").measured == pytest.approx(1.25)
     assert bar("debian k = 32", SCIPY).reached is None
     assert bar("10M", "steady").reached is None
+
+
+def special_outcome(share: float) -> Outcome:
+    """Return a run whose figures beside the comparison are as they must be at 1, too good below, too bad above."""
+    mine = line_of("ours", 1.0, build_rate=500_000 / share, batch_queries_per_second=1_000 / share)
+    cell = replace(cell_of("clustered", 32, {}), engines=[mine])
+    gigabytes = int(share * 10**9)
+    large = TenMillion(9, 32, 4_096, 8, 1, 5 * gigabytes, 7 * gigabytes, 1, 1.0, 1.0, 1.0, True)
+    return Outcome(
+        "",
+        cells=[cell],
+        levels=[Levels("clustered", 9, 3.0 * share, 2.0, 1.5 * share, True)],
+        footprint=Footprint(32, 4_096, 9, 320 * share, 48 * share, 8.0),
+        writing=Writing(
+            *("clustered", 9, 32, 1.0, 2.0, 1.0, 8.0 * share, 9, 9),
+            *(0.95 * UPSERTS_PER_SECOND / share, UPSERTS_PER_SECOND, 1, 1),
+        ),
+        ten_million=large,
+    )
+
+
+def test_every_other_bar_points_the_right_way() -> None:
+    """Twice the memory, or half the writes, would pass for an index that is better than required."""
+    at, better, worse = ({bar.name: bar for bar in bars.bars(special_outcome(share))} for share in (1.0, 0.9, 1.1))
+    judged = {
+        "clustered 1,000,000 k = 32: queries/s in a batch on all threads over one after the other": 1,
+        "build, k = 32": 500_000,
+        "memory at k = 32, h = 4096, ids aside": 320,
+        "memory of ids, their text aside": 48,
+        "clustered 9: p50 at level 8 of an index with k_max = 32 over an index with k_max = 8": 1.5,
+        "p99 during upserts over quiet p99": 4,
+        "upserts meanwhile, 95 % of their pace of 10,000/s": 9_500,
+        "10M, k = 32: resident, steady": 5,
+        "10M, k = 32: resident, most while filling and merging": 7,
+    }
+    for name, required in judged.items():
+        assert at[name].required == at[name].measured == pytest.approx(required)
+        assert better[name].reached is True
+        assert worse[name].reached is False
 
 
 def test_missing_packages_are_named(tiny: SearchSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,13 +301,13 @@ def test_codes_reach_others_whole(cut: Cut, tmp_path: Path) -> None:
 
 def test_made_up_codes_cost_what_they_should() -> None:
     """Figures on made-up codes mean something only if a query touches as many postings as with those designed for."""
-    few, more = made(Clustered(), 700, 20), made(Clustered(), 2 * BLOCK, 20)
+    few, more = made(Clustered(), 700, 20), made(Clustered(), 2 * ROWS_AT_ONCE, 20)
     assert np.array_equal(few.documents.latents, more.documents.latents[:700])
     for k, skew in ((8, 0.125), (32, 0.76), (128, 6.4)):
         assert more.cut(k).posting_skew == pytest.approx(skew, rel=0.15)
     assert more.dense is not None
     assert np.allclose(np.linalg.norm(more.dense.documents, axis=1), 1, atol=1e-5)
-    unclustered = made(Unclustered(), BLOCK, 1).cut(32)
+    unclustered = made(Unclustered(), ROWS_AT_ONCE, 1).cut(32)
     assert unclustered.posting_skew < 1.5 * 32 * 32 / 4_096
 
 

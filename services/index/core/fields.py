@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
+import numpy as np
+
 from services.index.core.errors import InvalidField, InvalidIndex, InvalidRows, UnknownField
 
 FieldType = Literal["keyword", "int", "float", "bool", "keywords"]
@@ -58,18 +60,21 @@ def _checked(declared: Declared, position: int, record: Record) -> Record:
 
 
 def is_value_of(kind: FieldType, value: object) -> bool:
-    """Return whether a document may hold this value: int within 64 bits, float finite, an int also serves as float."""
+    """Return whether a document may hold this value: int within 64 bits, float finite, an int also serves as float.
+
+    Numbers and bools may be numpy's.
+    """
     match kind:
         case "keyword":
             return is_keyword(value)
         case "keywords":
             return isinstance(value, list | tuple) and all(is_keyword(item) for item in value)
         case "bool":
-            return isinstance(value, bool)
+            return isinstance(value, bool | np.bool_)
         case "int":
             return _is_int(value)
         case "float":
-            return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+            return _is_int(value) or (isinstance(value, float | np.floating) and math.isfinite(value))
 
 
 def is_keyword(value: object) -> bool:
@@ -78,4 +83,4 @@ def is_keyword(value: object) -> bool:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63

@@ -195,6 +195,8 @@ def test_every_answer_is_that_of_one_version(seconds: float, tmp_path: Path) -> 
     def read(reader: int, rng: np.random.Generator) -> None:
         name, k_docs, filtered = list(QUERIES)[rng.integers(3)], int(rng.choice([1, 4])), bool(rng.integers(2))
         latents, weights = (np.array([part]) for part in QUERIES[name])
+        # The planner would score every row of segments as small as these.
+        kernel = (None, "accumulate", "block-max")[rng.integers(3)]
         since = history.ended
         hits = history.index.search(
             latents,
@@ -202,6 +204,7 @@ def test_every_answer_is_that_of_one_version(seconds: float, tmp_path: Path) -> 
             10,
             k_docs=k_docs,
             where=Eq("even", True) if filtered else None,
+            kernel=kernel,
         )[0]
         answers[reader].append(Seen(name, k_docs, filtered, since, history.begun, hits))
 

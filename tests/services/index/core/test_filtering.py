@@ -86,3 +86,16 @@ def test_wide_filters_hold_few_masks() -> None:
         assert np.count_nonzero(mask) == expected
         assert peak < 5 * count
     assert columns["year"].present.all()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """Fields that come out of arrays would have to be converted one by one."""
+    given = {"year": np.int16(-3), "price": np.float32(0.5), "public": np.True_}
+    plain = {"year": -3, "price": 0.5, "public": True}
+    index = holding([given, plain, {"year": np.uint64(7), "price": np.int8(2), "public": np.False_}], 8)
+    for records in (given, plain):
+        for name, value in records.items():
+            assert found(index, Eq(name, value)) == [0, 1]
+    assert found(index, Eq("public", np.False_)) == [2]
+    assert found(index, Range("price", gt=np.float32(0.5), lte=np.int64(2))) == [2]
+    assert found(index, In("year", (np.int8(7), 8))) == [2]

@@ -4,6 +4,7 @@ import gc
 import logging
 import math
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -301,7 +302,10 @@ def test_who_writes_faster_than_merges_end_has_to_wait(gate: Gate) -> None:
 
     loader = threading.Thread(target=load)
     loader.start()
-    loader.join(1.0)
+    latest = time.monotonic() + 60
+    while len(written) < writer.SEGMENTS_BOUND and time.monotonic() < latest:
+        time.sleep(0.01)
+    loader.join(0.5)  # and there it stays
     assert loader.is_alive()
     assert len(written) == len(index.state.parts) == writer.SEGMENTS_BOUND
     assert index.delete(["0-0"]) == 1  # adds nothing, so it need not wait

@@ -55,6 +55,26 @@ def test_uniform_use_has_no_skew() -> None:
     assert (statistics.usage_entropy, statistics.unused_share) == (pytest.approx(4.0), 0.0)
 
 
+def test_searches_are_counted_by_kernel_and_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators would look for the reason of slow searches in the wrong kernel, or miss that nothing is skipped."""
+    monkeypatch.setattr(writer, "SEAL_ROWS", 130)
+    index = SparseIndex(8, 1)
+    for segment in range(2):  # of three blocks each, the first of which has the first latent alone
+        latents = np.repeat([0, 1], [64, 66])[:, None]
+        index.upsert([f"{segment}-{row}" for row in range(130)], latents, np.ones((130, 1), np.float32))
+    index.upsert(["recent"], np.array([[0]]), np.ones((1, 1), np.float32))
+    queries = np.array([[0]] * 5), np.ones((5, 1), np.float32)
+    assert index.statistics().kernels == {"accumulate": 0, "block-max": 0, "direct": 0}
+    for searches, kernel in enumerate(("accumulate", "direct", "block-max"), 1):
+        assert index.statistics().blocks_visited == 0
+        index.search(*queries, 1000, kernel=kernel)
+        assert index.statistics().kernels[kernel] == 2 * 5
+        assert sum(index.statistics().kernels.values()) == searches * 2 * 5
+    assert index.statistics().blocks_visited == 2 * 5
+    index.search(*queries, 1000)
+    assert sum(index.statistics().kernels.values()) == 4 * 2 * 5
+
+
 def test_an_empty_index_has_numbers_too() -> None:
     """The first scrape of a new collection would fail or show NaN."""
     statistics = SparseIndex(8, 4).statistics()
