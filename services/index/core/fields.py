@@ -83,4 +83,4 @@ def is_keyword(value: object) -> bool:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and -(1 << 63) <= int(value) < 1 << 63
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(-(1 << 63) <= value < 1 << 63)
