@@ -23,6 +23,8 @@ from services.index.core.shapes import I64, U16
 
 _FLOAT64_MARGIN = 1 - 1e-9
 """Keeps comparisons on the safe side of float64 rounding."""
+_FLOAT32_MARGIN = 1 - 2.0**-20
+"""Likewise, of one product of float32."""
 _SUM_MAX = 65_535
 _BLOCKS_ENOUGH = 4
 """So few blocks that reach the threshold need no better one."""
@@ -97,15 +99,17 @@ def _reaching_rows(
     documents: Documents, norms: Norms, level: int, begin: int, size: int, scratch: Sums, least: float
 ) -> I64:
     """Return the allowed rows of a window whose sum over norm is not below the least."""
-    block_norms, row_norms = norms.blocks[level], norms.rows[level]
+    blocks, row_norms = padded(size) // BLOCK, norms.rows[level]
+    maxima, inverses = scratch.blocks[:blocks], norms.blocks[level][begin // BLOCK :]
     lowest = np.uint16(max(1, min(least * norms.least[level], _SUM_MAX)))
+    low = np.float32(least * _FLOAT32_MARGIN)
+    for block in range(blocks):  # many at once
+        maxima[block] = maxima[block] if np.float32(maxima[block]) * inverses[block] >= low else np.uint16(0)
     rows, found, kept = scratch.found, 0, 0
-    for block in range(padded(size) // BLOCK):
-        if scratch.blocks[block] < lowest:
+    for block in range(blocks):
+        if maxima[block] < lowest:
             continue
-        inverse = np.float64(block_norms[(begin >> 6) + block])
-        if scratch.blocks[block] * inverse < least:
-            continue
+        inverse = np.float64(inverses[block])
         for row in range(block * BLOCK, min(block * BLOCK + BLOCK, size)):
             if scratch.rows[row] >= lowest and scratch.rows[row] * inverse >= least:
                 rows[found] = row
