@@ -200,6 +200,7 @@ def test_ctrl_c_ends_everything_that_training_started(settings: Settings, regist
         "CSR_DATA_DIR": str(settings.data_dir),
         "CSR_CACHE_DIR": str(settings.cache_dir),
         "MLFLOW_TRACKING_URI": settings.registry_uri,
+        "RAY_worker_niceness": "0",  # as in the other tests: at 15 the other test process leaves workers nothing
     }
     driver = subprocess.Popen(
         [sys.executable, "-c", TRAINS_LONG], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

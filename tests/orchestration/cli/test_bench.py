@@ -2,12 +2,9 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
-
-import psutil
 
 from orchestration.cli.bench import Benchmark
 
@@ -25,13 +22,6 @@ def bench(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*COMMAND, *arguments], env=environment(), cwd=folder, capture_output=True, text=True)
 
 
-def test_help_is_that_of_the_benchmark(tmp_path: Path) -> None:
-    """Nobody would learn which options a benchmark has."""
-    done = bench(tmp_path, "index", "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: index.py [-h]")
-
-
 def test_every_benchmark_that_can_be_run_is_a_command() -> None:
     """A new benchmark would be known only to those who read the folder."""
     runnable = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()}
@@ -44,9 +34,6 @@ def test_arguments_and_exit_status_are_passed_on(tmp_path: Path) -> None:
     (tmp_path / "benchmarks" / "index.py").write_text("print('somebody else')")
     done = bench(tmp_path, "index", "--sets", "no such set")
     assert (done.returncode, done.stdout, done.stderr[:23]) == (1, "", "unknown sets no such se")
-    done = bench(tmp_path, "index", "--quick", "--slow")
-    assert done.returncode == 2
-    assert "argument --slow: not allowed with argument --quick" in done.stderr
 
 
 def test_an_unknown_benchmark_is_wrong_usage(tmp_path: Path) -> None:
@@ -65,19 +52,3 @@ def test_an_installed_wheel_says_in_one_line_that_it_has_none(tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: no benchmarks in {tmp_path.resolve()}: ")
     assert done.stderr.count("\n") == 1
-
-
-def test_ctrl_c_ends_the_benchmark(tmp_path: Path) -> None:
-    """A benchmark that goes on unseen takes both processors from whatever is measured next."""
-    command = [*COMMAND, "index", "--quick", "--sets", "clustered"]
-    running = subprocess.Popen(command, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    try:
-        assert running.stderr is not None
-        assert running.stderr.readline().startswith("making 100,000 documents")
-        started = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
-        running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
-        assert running.returncode != 0
-        assert psutil.wait_procs(started, timeout=5)[1] == []
-    finally:
-        running.kill()
