@@ -1,5 +1,6 @@
 """One thread for all that indexes do in the background."""
 
+import _thread
 import logging
 import threading
 from collections import deque
@@ -28,11 +29,21 @@ class Background:
             self._waiting.append(work)
             if not self._running:
                 try:
-                    threading.Thread(target=self._run, name=self._name, daemon=False).start()
-                except RuntimeError as error:  # the program is ending, or may start no more threads
+                    # By a thread of its own, which no signal interrupts: an exception within Thread.start leaves a lock
+                    # behind, and a thread that waits for it for ever, as the end of the program does for the thread.
+                    _thread.start_new_thread(self._start, ())
+                except RuntimeError as error:
                     _log.info("nothing runs in the background: %s", error)
                 else:
                     self._running = True
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=False).start()
+        except RuntimeError as error:  # the program is ending, or may start no more threads
+            _log.info("nothing runs in the background: %s", error)
+            with self._lock:
+                self._running = False
 
     def _run(self) -> None:
         while True:
