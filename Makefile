@@ -43,8 +43,8 @@ demo: install ## Embed real text, train, promote, serve, index and search it
 test: install-dev ## Run all tests but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" -n 2
 
-robustness: install-dev ## Run every test that kills real processes, the slow ones too
-	@$(BIN)/python -m pytest -m robustness
+robustness: install-dev ## Run every test that kills real processes, and every slow one
+	@$(BIN)/python -m pytest -m "robustness or slow"
 
 check: lint types floors proto-lint docs-check ## Lint, types, import floors, protos, documented settings
 

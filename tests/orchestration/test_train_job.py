@@ -125,6 +125,7 @@ def test_the_recipe_trains_on_the_ranks_and_stops_when_patience_runs_out(
     assert not any((settings.data_dir / "train").iterdir()), "data and checkpoints of a finished job were left behind"
 
 
+@pytest.mark.slow
 @pytest.mark.robustness
 def test_a_killed_worker_changes_nothing_in_two_stage_training_of_pairs(
     cluster: RayCluster, settings: Settings, registry: Registry, split: EmbeddedSplit, held_out: EmbeddedSplit
@@ -193,6 +194,8 @@ def test_fewer_workers_start_where_there_is_no_room_and_their_death_is_one_line(
     assert list((settings.data_dir / "train").glob("failing-*")), "what the message points to was removed"
 
 
+@pytest.mark.slow
+@pytest.mark.robustness
 def test_ctrl_c_ends_everything_that_training_started(settings: Settings, registry: Registry) -> None:
     """A cluster would stay behind on the user's machine, and MLflow would show a run that never ends."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
