@@ -18,7 +18,7 @@ from services.encoder.metrics import EncoderMetrics
 from services.encoder.models import ModelCache, load_model
 from services.encoder.registry import ModelRegistry
 from services.encoder.service import EncoderService
-from services.runtime.errors import ERROR_METADATA_KEY, CsrError, InternalError, status_of
+from services.runtime.errors import CsrError, InternalError, error_metadata, status_of
 from services.runtime.lifecycle import DETAILS_MAX, REQUEST_ID_KEY
 from services.runtime.logging import configure_logging
 from services.runtime.settings import Settings
@@ -87,7 +87,7 @@ def _refuse(context: RayServegRPCContext, error: CsrError) -> str:
     status = status_of(error)
     context.set_code(status)
     context.set_details(str(error)[:DETAILS_MAX])
-    context.set_trailing_metadata([(ERROR_METADATA_KEY, type(error).__name__)])
+    context.set_trailing_metadata(error_metadata(error))
     return str(status.name)
 
 

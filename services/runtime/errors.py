@@ -25,6 +25,8 @@ import grpc
 
 ERROR_METADATA_KEY: Final = "csr-error"
 """Trailing metadata that carries the name of the domain error."""
+RETRY_METADATA_KEY: Final = "grpc-retry-pushback-ms"
+"""Trailing metadata that says when to try again, as gRPC's own retry policies understand it."""
 
 
 class CsrError(Exception):
@@ -80,7 +82,15 @@ class CollectionExists(CsrError):
 
 
 class Overloaded(CsrError):
-    """Queues are full; retry later."""
+    """Queues are full; retry later.
+
+    Attributes:
+        retry_seconds: When there is likely to be room again.
+    """
+
+    def __init__(self, text: str = "", retry_seconds: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_seconds = retry_seconds
 
 
 class StoreFull(CsrError):
@@ -175,12 +185,22 @@ def status_of(error: CsrError) -> grpc.StatusCode:
     return STATUS[type(error)]
 
 
+def error_metadata(error: CsrError) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata that a server sends along with an error."""
+    name = (ERROR_METADATA_KEY, type(error).__name__)
+    if isinstance(error, Overloaded):
+        return name, (RETRY_METADATA_KEY, str(round(1_000 * error.retry_seconds)))
+    return (name,)
+
+
 def error_from_rpc(error: grpc.RpcError) -> CsrError:
     """Return the domain error behind a failed call: by name when the server sent it, else by status code."""
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return InternalError(str(error))
-    details = error.details() or error.code().name
-    for key, value in error.trailing_metadata() or ():
-        if key == ERROR_METADATA_KEY and value in _BY_NAME:
-            return _BY_NAME[str(value)](details)
-    return _BY_CODE.get(error.code(), InternalError)(details)
+    metadata = {str(key): str(value) for key, value in error.trailing_metadata() or ()}
+    kind = _BY_NAME.get(metadata.get(ERROR_METADATA_KEY, ""), _BY_CODE.get(error.code(), InternalError))
+    meant = kind(error.details() or error.code().name)
+    pushback = metadata.get(RETRY_METADATA_KEY, "")
+    if isinstance(meant, Overloaded) and pushback.isdecimal():
+        meant.retry_seconds = int(pushback) / 1_000
+    return meant

@@ -23,12 +23,12 @@ from prometheus_client import start_http_server
 
 from services.runtime import limits, metrics
 from services.runtime.errors import (
-    ERROR_METADATA_KEY,
     CsrError,
     InternalError,
     InvalidRequest,
     LimitExceeded,
     Overloaded,
+    error_metadata,
     status_of,
 )
 
@@ -144,8 +144,7 @@ def request_metadata() -> tuple[tuple[str, str], ...]:
 
 
 async def _abort(context: "grpc.aio.ServicerContext[Any, Any]", error: CsrError) -> NoReturn:
-    trailing = ((ERROR_METADATA_KEY, type(error).__name__),)
-    await context.abort(status_of(error), str(error)[:DETAILS_MAX], trailing_metadata=trailing)
+    await context.abort(status_of(error), str(error)[:DETAILS_MAX], trailing_metadata=error_metadata(error))
     raise AssertionError("abort raises")
 
 

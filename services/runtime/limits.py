@@ -8,6 +8,10 @@ K_DOCS_MAX: Final = 256
 K_QUERY_MAX: Final = 256
 TOP_N_MAX: Final = 1_000
 RERANK_MAX: Final = 1_000
+SCROLL_MAX: Final = 1_000
+"""Documents of one page."""
+EXPLAINED_MAX: Final = 100
+"""Documents that one request explains."""
 QUERIES_PER_SEARCH_MAX: Final = 256
 DOCUMENTS_PER_REQUEST_MAX: Final = 1_000
 VECTORS_PER_ENCODE_MAX: Final = 4_096
@@ -21,7 +25,15 @@ RESPONSE_BYTES_MAX: Final = 64 << 20
 ID_BYTES_MAX: Final = 128
 PAYLOAD_BYTES_MAX: Final = 64 << 10
 WRITE_ID_BYTES_MAX: Final = 64
+STREAM_ID_BYTES_MAX: Final = 48
+"""A chunk's write id is made of the stream's id and the chunk's number."""
 COLLECTION_NAME_PATTERN: Final = r"[a-z][a-z0-9_-]{0,63}"
+FIELD_NAME_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
+FIELDS_MAX: Final = 32
+"""Declared fields of a collection."""
+FILTER_DEPTH_MAX: Final = 32
+FILTER_VALUES_MAX: Final = 1_000
+"""Values and bounds in all of a filter."""
 TEXT_BYTES_MAX: Final = 64 << 10
 MODEL_NAME_BYTES_MAX: Final = 250
 

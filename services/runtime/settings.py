@@ -86,6 +86,18 @@ class IndexSettings(_Section):
     poll_min_ms: float = Field(2.0, gt=0, description="Shortest pause between two reads of the log.")
     poll_max_ms: float = Field(50.0, gt=0, description="Longest pause between two reads of the log.")
     drain_seconds: float = Field(5.0, ge=0, description="Grace for requests in flight at shutdown.")
+    queue_seconds: float = Field(
+        1.0, gt=0, description="Work that may wait, in seconds of searching; requests beyond it are refused."
+    )
+    memory_bytes: int = Field(
+        0, ge=0, description="Resident memory behind which no more documents are taken; 0: 85 % of what there is."
+    )
+    snapshot_dir: Path | None = Field(
+        None, description="Folder for snapshots, which shorten a start; none: no snapshots."
+    )
+    snapshot_seconds: float = Field(
+        300.0, gt=0, description="Pause between two snapshots of a collection that changes."
+    )
 
 
 class RouterSettings(_Section):
@@ -115,6 +127,9 @@ class LogSettings(_Section):
     """Bounds of the log of a partition."""
 
     partition_bytes: int = Field(64 << 20, ge=1 << 20, description="Bytes of log kept per partition, approximately.")
+    tombstone_seconds: float = Field(
+        86_400.0, gt=0, description="How long deletions are remembered: the longest that a write may be repeated."
+    )
 
 
 class LoggingSettings(_Section):
