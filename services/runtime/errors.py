@@ -193,6 +193,14 @@ def error_metadata(error: CsrError) -> tuple[tuple[str, str], ...]:
     return (name,)
 
 
+def reworded(error: CsrError, text: str) -> CsrError:
+    """Return an error of the same type with another text; an Overloaded one keeps its delay."""
+    copy = type(error)(text)
+    if isinstance(error, Overloaded) and isinstance(copy, Overloaded):
+        copy.retry_seconds = error.retry_seconds
+    return copy
+
+
 def error_from_rpc(error: grpc.RpcError) -> CsrError:
     """Return the domain error behind a failed call: by name when the server sent it, else by status code."""
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):

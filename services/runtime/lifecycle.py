@@ -9,7 +9,8 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
@@ -48,12 +49,15 @@ _ROOM_FOR_PROBES: Final = 64
 """Calls taken beyond the requests: a server that is merely busy must still say so, or it would be killed for it."""
 
 Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
+StreamHandler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], AsyncGenerator[Any, None]]
+Parser = Callable[[bytes], Any]
 
 
 class RequestInterceptor(grpc.aio.ServerInterceptor):
     """Limits requests, turns exceptions into status codes and keeps the request metrics.
 
-    Unary calls only, we have no others. Health is counted, but never refused.
+    Of unary calls and of streams in both directions, we have no others; a stream counts as one request. Health is
+    counted, but never refused.
     """
 
     def __init__(self, concurrent_requests: int) -> None:
@@ -67,18 +71,19 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """Wrap the handler of one call."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
+        if handler is None or not (handler.unary_unary or handler.stream_stream):
             return handler
         service, _, method = str(handler_call_details.method).rpartition("/")
-        behaviour = _parsed(handler)
-        return grpc.unary_unary_rpc_method_handler(
+        behaviour = _parsed(handler) if handler.unary_unary else _streamed(handler)
+        wrap = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_stream_rpc_method_handler
+        return wrap(
             _observed(method, behaviour if service == _HEALTH else self._limited(behaviour)),
-            request_deserializer=None,  # _parsed does it, where its errors are answered like all others
+            request_deserializer=None,  # _parse does it, where its errors are answered like all others
             response_serializer=handler.response_serializer,
         )
 
     def _limited(self, handler: Handler) -> Handler:
-        async def handle(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        async def handle(raw: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             if self._in_flight >= self._limit:
                 raise Overloaded(f"{self._limit} requests are being answered, no more at a time; try again later")
             self._in_flight += 1
@@ -91,22 +96,38 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _parsed(handler: "grpc.RpcMethodHandler[Any, Any]") -> Handler:
-    behaviour, parse = cast(Handler, handler.unary_unary), cast(Callable[[bytes], Any], handler.request_deserializer)
+    behaviour, parse = cast(Handler, handler.unary_unary), cast(Parser, handler.request_deserializer)
 
     async def handle(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-        if len(raw) > limits.REQUEST_BYTES_MAX:
-            raise LimitExceeded(f"request: {len(raw)} bytes, at most {limits.REQUEST_BYTES_MAX} are allowed")
-        try:
-            request = parse(raw)
-        except DecodeError as error:
-            raise InvalidRequest(f"request: {error}") from None
-        return await behaviour(request, context)
+        return await behaviour(_parse(raw, parse), context)
 
     return handle
 
 
+def _streamed(handler: "grpc.RpcMethodHandler[Any, Any]") -> Handler:
+    """Return a handler that writes what the servicer yields; it ends, with the servicer's, when the call does."""
+    behaviour, parse = cast(StreamHandler, handler.stream_stream), cast(Parser, handler.request_deserializer)
+
+    async def handle(raw: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        requests = (_parse(message, parse) async for message in raw)
+        async with aclosing(behaviour(requests, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    return handle
+
+
+def _parse(raw: bytes, parse: Parser) -> Any:
+    if len(raw) > limits.REQUEST_BYTES_MAX:
+        raise LimitExceeded(f"request: {len(raw)} bytes, at most {limits.REQUEST_BYTES_MAX} are allowed")
+    try:
+        return parse(raw)
+    except DecodeError as error:
+        raise InvalidRequest(f"request: {error}") from None
+
+
 def _observed(method: str, handler: Handler) -> Handler:
-    async def handle(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+    async def handle(raw: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
         started = time.perf_counter()
         code = "OK"
         structlog.contextvars.bind_contextvars(request_id=_request_id(context), rpc=method)

@@ -105,3 +105,11 @@ def test_errors_without_a_name_keep_their_status(address: str, code: grpc.Status
 def test_a_local_failure_is_internal() -> None:
     """An error before anything was sent would break the error handling itself."""
     assert isinstance(error_from_rpc(grpc.RpcError("no channel")), errors.InternalError)
+
+
+def test_a_reworded_error_keeps_what_callers_act_on() -> None:
+    """Passing an error on would lose the delay after which to try again."""
+    reworded = errors.reworded(errors.Overloaded("full", retry_seconds=7.5), "index-0: full")
+    assert isinstance(reworded, errors.Overloaded)
+    assert (str(reworded), reworded.retry_seconds) == ("index-0: full", 7.5)
+    assert type(errors.reworded(errors.WrongOwner("a"), "b")) is errors.WrongOwner

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 
 from csr.v1 import search_pb2, search_pb2_grpc
 from services.runtime import limits
-from services.runtime.errors import LimitExceeded, UnknownCollection, error_from_rpc
+from services.runtime.errors import LimitExceeded, Overloaded, UnknownCollection, error_from_rpc
 from services.runtime.lifecycle import (
     DETAILS_MAX,
     REQUEST_ID_KEY,
@@ -31,6 +31,7 @@ class Echo(search_pb2_grpc.SearchServiceServicer):
     def __init__(self) -> None:
         self.waiting = asyncio.Event()
         self.go_on = asyncio.Event()
+        self.stream_ended = asyncio.Event()
 
     async def Count(self, request: search_pb2.CountRequest, context: Any) -> search_pb2.CountResponse:  # noqa: N802
         """Answer, raise or wait."""
@@ -48,6 +49,21 @@ class Echo(search_pb2_grpc.SearchServiceServicer):
     async def Get(self, request: search_pb2.GetRequest, context: Any) -> search_pb2.GetResponse:  # noqa: N802
         """Answer nothing."""
         return search_pb2.GetResponse()
+
+    async def UpsertStream(  # noqa: N802
+        self, request_iterator: AsyncIterator[search_pb2.UpsertStreamRequest], context: Any
+    ) -> AsyncIterator[search_pb2.UpsertStreamResponse]:
+        """Answer every message with its number, or raise, or wait for ever."""
+        try:
+            async for request in request_iterator:
+                if request.open.collection == "unknown":
+                    raise UnknownCollection("unknown")
+                if request.open.collection == "wait":
+                    self.waiting.set()
+                    await self.go_on.wait()
+                yield search_pb2.UpsertStreamResponse(sequence=request.chunk.sequence)
+        finally:
+            self.stream_ended.set()
 
 
 def options(**changes: Any) -> HostOptions:
@@ -188,6 +204,71 @@ async def test_more_requests_than_allowed_are_refused_at_once(
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     servicer.go_on.set()
     assert len(await asyncio.gather(*waiting)) == 4
+
+
+def opening(collection: str) -> search_pb2.UpsertStreamRequest:
+    """Return the first message of a stream."""
+    return search_pb2.UpsertStreamRequest(open=search_pb2.UpsertStreamOpen(collection=collection))
+
+
+async def test_streams_answer_message_by_message(channel: grpc.aio.Channel) -> None:
+    """A client of a stream would wait for an answer that comes only with the end."""
+    stream = search_pb2_grpc.SearchServiceStub(channel).UpsertStream(timeout=10)
+    for sequence in range(1, 4):
+        await stream.write(search_pb2.UpsertStreamRequest(chunk=search_pb2.UpsertChunk(sequence=sequence)))
+        answer = await stream.read()
+        assert answer.sequence == sequence
+    await stream.done_writing()
+    assert await stream.read() is grpc.aio.EOF
+    assert await stream.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (opening("unknown"), UnknownCollection),
+        (opening("x" * (limits.REQUEST_BYTES_MAX + 1)), LimitExceeded),
+    ],
+)
+async def test_errors_of_streams_are_those_of_calls(
+    channel: grpc.aio.Channel, servicer: Echo, message: search_pb2.UpsertStreamRequest, error: type[Exception]
+) -> None:
+    """Clients of streams could not tell what they have to fix from what they may repeat."""
+    stream = search_pb2_grpc.SearchServiceStub(channel).UpsertStream(timeout=10)
+    await stream.write(message)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stream.read()
+    assert type(error_from_rpc(raised.value)) is error
+    await asyncio.wait_for(servicer.stream_ended.wait(), 10)
+
+
+async def test_a_cancelled_stream_makes_room(channel: grpc.aio.Channel, servicer: Echo) -> None:
+    """Clients that vanish would use up the requests that a server takes, until it refuses all."""
+    stub = search_pb2_grpc.SearchServiceStub(channel)
+    for _ in range(8):
+        servicer.waiting.clear()
+        servicer.stream_ended.clear()
+        stream = stub.UpsertStream(timeout=10)
+        await stream.write(opening("wait"))
+        await asyncio.wait_for(servicer.waiting.wait(), 10)
+        stream.cancel()
+        await asyncio.wait_for(servicer.stream_ended.wait(), 10)
+
+
+async def test_streams_count_as_requests(channel: grpc.aio.Channel, servicer: Echo) -> None:
+    """Any number of open streams would be taken, whatever they cost."""
+    stub = search_pb2_grpc.SearchServiceStub(channel)
+    streams = [stub.UpsertStream(timeout=10) for _ in range(4)]
+    for stream in streams:
+        await stream.write(opening("ok"))
+        await stream.read()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await count(channel, "ok")
+    overloaded = error_from_rpc(refused.value)
+    assert isinstance(overloaded, Overloaded)
+    assert overloaded.retry_seconds == 1.0
+    for stream in streams:
+        stream.cancel()
 
 
 @pytest.mark.parametrize("field", ["port", "metrics_port"])
