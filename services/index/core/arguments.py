@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +12,7 @@ from services.index.core import columns, planner
 from services.index.core.code import as_array
 from services.index.core.errors import CoreError, InvalidPositions, InvalidRows, InvalidSearch, InvalidState
 from services.index.core.fields import Declared
-from services.index.core.limits import K_MAX, LSN_MAX, PARTITION_MAX, TOP_N_MAX
+from services.index.core.limits import K_MAX, LSN_MAX, PARTITION_MAX, TOP_N_MAX, VERSION_MAX
 from services.index.core.planner import KERNELS, Kernel
 from services.index.core.search import Options
 from services.index.core.writer import State
@@ -52,28 +53,44 @@ def partition_of_rows(partitions: ArrayLike | None, count: int) -> NDArray[np.ui
     Raises:
         InvalidRows: not one integer for each row, or out of range.
     """
-    if partitions is None:
-        return np.zeros(count, np.uint16)
-    given = as_array("partitions", partitions, InvalidRows)
-    if given.shape != (count,) or (count and given.dtype.kind not in "iu"):
-        raise InvalidRows(f"partitions must be integers [{count}], not {given.dtype} {list(given.shape)}")
-    if count and not 0 <= int(given.min()) <= int(given.max()) <= PARTITION_MAX:
-        raise InvalidRows(f"partitions must lie in 0..{PARTITION_MAX}, not {given.min()}..{given.max()}")
-    return given.astype(np.uint16)
+    return _one_for_each("partitions", partitions, count, PARTITION_MAX, np.uint16)
 
 
-def partitions_to_search(partitions: Collection[int]) -> list[int]:
-    """Check partitions to search.
+def version_of_rows(versions: ArrayLike | None, count: int) -> NDArray[np.uint64]:
+    """Return the version of each row, 0 by default.
 
     Raises:
-        InvalidSearch: not a collection, or one out of range.
+        InvalidRows: not one integer for each row, or out of range.
+    """
+    return _one_for_each("versions", versions, count, VERSION_MAX, np.uint64)
+
+
+def _one_for_each(
+    name: str, values: ArrayLike | None, count: int, most: int, dtype: type[np.unsignedinteger[Any]]
+) -> NDArray[Any]:
+    if values is None:
+        return np.zeros(count, dtype)
+    given = as_array(name, values, InvalidRows)
+    if given.shape != (count,) or (count and given.dtype.kind not in "iu"):
+        raise InvalidRows(f"{name} must be integers [{count}], not {given.dtype} {list(given.shape)}")
+    if count and not 0 <= int(given.min()) <= int(given.max()) <= most:
+        raise InvalidRows(f"{name} must lie in 0..{most}, not {given.min()}..{given.max()}")
+    return given.astype(dtype)
+
+
+def some_partitions(partitions: Collection[int], error: type[CoreError] = InvalidSearch) -> NDArray[np.bool_]:
+    """Return which of all partitions are among the given ones, [65,536].
+
+    Raises:
+        error: not a collection, or one out of range.
     """
     if not isinstance(partitions, Collection):
-        raise InvalidSearch(f"partitions must be a collection of 0..{PARTITION_MAX}, not {partitions!r}")
-    numbers = [int(partition) if is_int(partition) else partition for partition in partitions]
-    for partition in numbers:
-        require_int("partitions", partition, 0, PARTITION_MAX)
-    return numbers
+        raise error(f"partitions must be a collection of 0..{PARTITION_MAX}, not {partitions!r}")
+    chosen = np.zeros(PARTITION_MAX + 1, np.bool_)
+    for partition in partitions:
+        require_int("partitions", partition, 0, PARTITION_MAX, error)
+        chosen[partition] = True
+    return chosen
 
 
 def positions(lsns: Mapping[int, int] | None) -> dict[int, int]:

@@ -61,6 +61,7 @@ class SparseIndex:
         weights: ArrayLike,
         fields: Sequence[Record | None] | None = None,
         partitions: ArrayLike | None = None,
+        versions: ArrayLike | None = None,
     ) -> None:
         """Add documents, or replace those with the same ids, all in one step.
 
@@ -70,12 +71,13 @@ class SparseIndex:
             weights: float32 [n, width], descending, so zeros only at the end; at most k_max > 0; of any scale.
             fields: n records {field: value}, or None for no values.
             partitions: Integers [n], 0..65,535; 0 by default.
+            versions: Integers [n], 0..2^63 - 1, that mean nothing to the index; 0 by default.
 
         Raises:
             InvalidId, InvalidCode, InvalidRows, InvalidField, UnknownField.
         """
         codes = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=self.k_max)
-        self._upsert(ids, codes, fields, partitions)
+        self._upsert(ids, codes, fields, partitions, versions)
 
     def upsert_quantised(
         self,
@@ -85,22 +87,21 @@ class SparseIndex:
         weights: ArrayLike,
         fields: Sequence[Record | None] | None = None,
         partitions: ArrayLike | None = None,
+        versions: ArrayLike | None = None,
     ) -> None:
         """As `upsert`, from stored codes in flat arrays (`code.to_ragged`).
 
         Args:
-            ids: As `upsert`.
+            ids: As `upsert`; so are fields, partitions and versions.
             lengths: Integers [n], 0..k_max.
             latents: Integers [sum of lengths].
             weights: uint16 [sum of lengths], ŵ: descending within each code, never 0.
-            fields: As `upsert`.
-            partitions: As `upsert`.
 
         Raises:
             InvalidId, InvalidCode, InvalidRows, InvalidField, UnknownField.
         """
         codes = code.from_ragged(lengths, latents, weights, hidden_dim=self.hidden_dim, active_max=self.k_max)
-        self._upsert(ids, codes, fields, partitions)
+        self._upsert(ids, codes, fields, partitions, versions)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents in one step and return how many there were; unknown ids are no error.
@@ -109,6 +110,14 @@ class SparseIndex:
             InvalidId: an id that no document can have, or given twice.
         """
         return self._writer.apply(pack_ids(ids))
+
+    def drop_partitions(self, partitions: Collection[int]) -> int:
+        """Remove all documents of these partitions in one step and return how many there were.
+
+        Raises:
+            InvalidRows: not a collection of 0..65,535.
+        """
+        return self._writer.drop_partitions(arguments.some_partitions(partitions, InvalidRows))
 
     def search(
         self,
@@ -152,7 +161,7 @@ class SparseIndex:
         queries = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
         if where is not None:
             check_filter(where, self.fields)
-        chosen = None if partitions is None else arguments.partitions_to_search(partitions)
+        chosen = None if partitions is None else arguments.some_partitions(partitions)
         state = self._moment(at)
         allowed = search.allowed_rows(state, where, chosen)
         return search.search(state, queries, options, allowed, threads)
@@ -260,12 +269,19 @@ class SparseIndex:
         arguments.require_state(at, self.hidden_dim, self.k_max, self.fields)
         return at
 
-    def _upsert(self, names: Sequence[str], codes: Codes, fields: Any, partitions: ArrayLike | None) -> None:
+    def _upsert(
+        self,
+        names: Sequence[str],
+        codes: Codes,
+        fields: Any,
+        partitions: ArrayLike | None,
+        versions: ArrayLike | None,
+    ) -> None:
         packed = pack_ids(names)
         count = len(codes.latents)
         if len(packed) != count:
             raise InvalidRows(f"ids must be one for each of {count} codes, not {len(packed)}")
         records = check_records(self.fields, fields, count)
         wide = code.with_width(codes, self.k_max)
-        owners = arguments.partition_of_rows(partitions, count)
-        self._writer.apply(packed, Rows(*wide, packed, owners, columns.build(self.fields, records)))
+        owners, numbers = arguments.partition_of_rows(partitions, count), arguments.version_of_rows(versions, count)
+        self._writer.apply(packed, Rows(*wide, packed, owners, numbers, columns.build(self.fields, records)))

@@ -11,5 +11,6 @@ ID_BYTES_MAX: Final = 128
 PARTITION_MAX: Final = 65_535
 """Partitions are stored as u16."""
 LSN_MAX: Final = (1 << 63) - 1
+VERSION_MAX: Final = (1 << 63) - 1
 FILTER_DEPTH_MAX: Final = 32
 """Nesting of a filter, so that a hostile one cannot exhaust the stack."""

@@ -17,6 +17,7 @@ class Memtable:
         self._latents = np.zeros((capacity, k_max), np.uint16)
         self._weights = np.zeros((capacity, k_max), np.uint16)
         self._partitions = np.zeros(capacity, np.uint16)
+        self._versions = np.zeros(capacity, np.uint64)
         self._ids = GrowingRagged(capacity, np.uint8)
         self._columns = {name: columns.growing(kind, capacity) for name, kind in declared.items()}
         self._slots, self._in_table = ids.new_table(capacity), 0
@@ -25,7 +26,7 @@ class Memtable:
         """Write rows at row `at`, the first one that no view shows."""
         end = at + len(rows)
         self._latents[at:end], self._weights[at:end] = rows.latents, rows.weights
-        self._partitions[at:end] = rows.partitions
+        self._partitions[at:end], self._versions[at:end] = rows.partitions, rows.versions
         self._ids.write(at, rows.ids)
         for name, column in self._columns.items():
             column.write(at, rows.columns[name])
@@ -47,12 +48,13 @@ class Memtable:
             self._weights[:length],
             self._ids.view(length),
             self._partitions[:length],
+            self._versions[:length],
             {name: column.view(length) for name, column in self._columns.items()},
         )
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, used or not."""
-        fixed = self._latents.nbytes + self._weights.nbytes + self._partitions.nbytes
+        fixed = self._latents.nbytes + self._weights.nbytes + self._partitions.nbytes + self._versions.nbytes
         ids_nbytes = self._ids.nbytes + self._slots.nbytes
         return fixed + ids_nbytes + sum(column.nbytes for column in self._columns.values())

@@ -15,14 +15,15 @@ from services.index.core.ragged import Ragged
 class Rows:
     """n documents.
 
-    latents, weights: u16 [n, k_max], codes as in `code.Codes`. ids: n packed ids. partitions: u16 [n].
-    columns: one for each declared field.
+    latents, weights: u16 [n, k_max], codes as in `code.Codes`. ids: n packed ids. partitions: u16 [n]. versions: u64
+    [n], the caller's. columns: one for each declared field.
     """
 
     latents: NDArray[np.uint16]
     weights: NDArray[np.uint16]
     ids: Ragged
     partitions: NDArray[np.uint16]
+    versions: NDArray[np.uint64]
     columns: Mapping[str, Column]
 
     def __len__(self) -> int:
@@ -35,7 +36,7 @@ class Rows:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        fixed = self.latents.nbytes + self.weights.nbytes + self.partitions.nbytes
+        fixed = self.latents.nbytes + self.weights.nbytes + self.partitions.nbytes + self.versions.nbytes
         return fixed + self.ids.nbytes + sum(column.nbytes for column in self.columns.values())
 
 
@@ -46,6 +47,7 @@ def gather(sources: Sequence[tuple[Rows, NDArray[np.int64]]]) -> Rows:
         columns.gather_arrays([(source.weights, selected) for source, selected in sources]),
         ragged.gather([(source.ids, selected) for source, selected in sources]),
         columns.gather_arrays([(source.partitions, selected) for source, selected in sources]),
+        columns.gather_arrays([(source.versions, selected) for source, selected in sources]),
         {
             name: columns.gather([(source.columns[name], selected) for source, selected in sources])
             for name in sources[0][0].columns

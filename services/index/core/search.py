@@ -1,7 +1,6 @@
 """One search over one State: which rows are allowed, what they score, which are best."""
 
 import threading
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, pairwise
@@ -16,7 +15,7 @@ from services.index.core.bits import Words
 from services.index.core.code import Codes
 from services.index.core.columns import Mask
 from services.index.core.hits import Hits, PackedIds
-from services.index.core.limits import HIDDEN_DIM_MAX, PARTITION_MAX
+from services.index.core.limits import HIDDEN_DIM_MAX
 from services.index.core.postings import BLOCK
 from services.index.core.rows import Rows
 from services.index.core.scoring import Documents
@@ -60,19 +59,15 @@ class Allowed(NamedTuple):
     recent: Words
 
 
-def allowed_rows(state: State, where: Where | None, partitions: Collection[int] | None) -> Allowed:
-    """Evaluate a checked filter and a set of partitions over all rows that are not deleted."""
+def allowed_rows(state: State, where: Where | None, partitions: NDArray[np.bool_] | None) -> Allowed:
+    """Evaluate a checked filter and a choice of partitions, [65,536], over all rows that are not deleted."""
     if where is None and partitions is None:
         return Allowed(tuple((part.alive, part.documents) for part in state.parts), state.recent_alive)
-    wanted = None
-    if partitions is not None:
-        wanted = np.zeros(PARTITION_MAX + 1, np.bool_)
-        wanted[list(partitions)] = True
 
     def restrict(alive: Words, rows: Rows) -> Words:
         mask: Mask = np.ones(len(rows), np.bool_) if where is None else evaluate(where, rows.columns)
-        if wanted is not None:
-            mask = mask & wanted[rows.partitions]
+        if partitions is not None:
+            mask = mask & partitions[rows.partitions]
         packed = bits.pack(mask)
         return alive[: len(packed)] & packed
 

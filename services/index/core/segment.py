@@ -84,6 +84,16 @@ class Part:
         """Bytes of all arrays."""
         return self.segment.nbytes + self.alive.nbytes
 
+    def without(self, rows: NDArray[np.int64]) -> "Part":
+        """Return the part with these of its rows deleted; itself where all of them were.
+
+        All bits are copied: at most 512 KiB, in about 10 microseconds.
+        """
+        gone = rows[bits.contains(self.alive, rows)]
+        if not len(gone):
+            return self
+        return Part(self.segment, bits.without(self.alive, gone), self.documents - len(gone))
+
 
 def whole(segment: Segment) -> Part:
     """Return a segment of which no row is deleted."""

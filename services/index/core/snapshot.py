@@ -34,8 +34,10 @@ from services.index.core.segment import Part
 from services.index.core.stored import MISSING, StoredArrays, StoredFile, sync, write_durably
 
 FORMAT: Final = "csr-index"
-FORMAT_VERSION: Final = 2
-"""2 has positions, and derives other arrays from the rows than 1."""
+FORMAT_VERSION: Final = 3
+"""2 has positions, and derives other arrays from the rows than 1; 3 has versions."""
+_DERIVED_SINCE: Final = 2
+"""The first format that derives the same arrays as this one."""
 _MANIFEST: Final = "manifest.json"
 Arrays = dict[str, NDArray[Any]]
 
@@ -120,7 +122,7 @@ def load(path: Path, known: StoredArrays) -> Snapshot:
                 f"{path / _MANIFEST} counts {entry['documents']} documents, not {bits.count(arrays['alive'])}"
             )
         rows = _rows(arrays, declared)
-        if body["format_version"] == FORMAT_VERSION:
+        if body["format_version"] >= _DERIVED_SINCE:
             parts.append(Part(segment.assemble(rows, arrays), arrays["alive"], entry["documents"]))
         else:
             parts.append(_rebuilt(rows, arrays["alive"], body["hidden_dim"], body["k_max"]))
@@ -140,6 +142,7 @@ def _arrays(part: Part, declared: Declared) -> Arrays:
         "latents": rows.latents,
         "weights": rows.weights,
         "partitions": rows.partitions,
+        "versions": rows.versions,
         "ids": rows.ids.flat,
         "id-offsets": rows.ids.offsets,
     }
@@ -158,7 +161,7 @@ def _arrays(part: Part, declared: Declared) -> Arrays:
 
 
 def _rebuilt(rows: Rows, alive: Words, hidden_dim: int, k_max: int) -> Part:
-    """Return a part of an earlier format: its documents are as today's, what is derived from them is not."""
+    """Return a part of a format whose documents are as today's, but what is derived from them is not."""
     built = segment.build(rows.take(bits.rows_of(alive, len(rows))), hidden_dim, levels(k_max))
     return segment.whole(built)
 
@@ -169,6 +172,7 @@ def _rows(arrays: Arrays, declared: Declared) -> Rows:
         arrays["weights"],
         Ragged(arrays["ids"], arrays["id-offsets"]),
         arrays["partitions"],
+        arrays.get("versions", np.zeros(len(arrays["partitions"]), np.uint64)),
         {name: _column(arrays, f"field{number}-") for number, name in enumerate(declared)},
     )
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.index.core import bits, merging, segment
 from services.index.core.background import Background
@@ -112,6 +113,16 @@ class Writer:
             self._publish(replace(state, recent=state.memtable.view(at + len(added)), recent_alive=alive))
             return gone
 
+    def drop_partitions(self, dropped: NDArray[np.bool_]) -> int:
+        """Remove all documents of the partitions chosen, [65,536], in one step; return how many were removed."""
+        with self._lock:
+            state = self.state
+            parts = tuple(part.without(np.flatnonzero(dropped[part.segment.rows.partitions])) for part in state.parts)
+            recent_alive = bits.without(state.recent_alive, np.flatnonzero(dropped[state.recent.partitions]))
+            after = replace(state, parts=parts, recent_alive=recent_alive)
+            self._publish(after)
+            return state.documents - after.documents
+
     def settle(self) -> None:
         """Merge until no merge is due or running; merges that failed before are tried again.
 
@@ -145,23 +156,12 @@ class Writer:
         return State(parts, memtable, memtable.view(0), bits.pack(np.zeros(rows, np.bool_)))
 
     def _without(self, state: State, removed: Ragged) -> tuple[State, int]:
-        """Return the state with these ids' bits cleared, and how many there were.
-
-        Of every segment that has one of them all bits are copied: at most 512 KiB, in about 10 microseconds.
-        """
-        parts = []
-        for part in state.parts:
-            found = part.segment.find(removed)
-            found = found[found >= 0]
-            found = found[bits.contains(part.alive, found)]
-            if len(found):
-                alive = bits.without(part.alive, found)
-                parts.append(Part(part.segment, alive, part.documents - len(found)))
-            else:
-                parts.append(part)
+        """Return the state with these ids' bits cleared, and how many there were."""
+        found = (part.segment.find(removed) for part in state.parts)
+        parts = tuple(part.without(rows[rows >= 0]) for part, rows in zip(state.parts, found, strict=True))
         recent = state.memtable.find(removed, len(state.recent))
         recent_alive = bits.without(state.recent_alive, recent[recent >= 0])
-        after = replace(state, parts=tuple(parts), recent_alive=recent_alive)
+        after = replace(state, parts=parts, recent_alive=recent_alive)
         return after, state.documents - after.documents
 
     def _with_room(self, state: State, count: int) -> State:

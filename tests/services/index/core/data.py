@@ -7,6 +7,9 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from services.index.core import bits
+from services.index.core.index import SparseIndex
+
 STYLES = (
     *("skewed", "uniform", "clustered", "copied", "tied", "equal"),
     *("one-latent", "few-active", "tiny-weights", "some-empty"),
@@ -102,6 +105,15 @@ def batches(draw: st.DrawFn, hidden_dim: int, width: int, count_max: int = 12) -
     """Draw a batch of codes of any style."""
     rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     return codes(rng, draw(st.sampled_from(STYLES)), draw(st.integers(0, count_max)), hidden_dim, width)
+
+
+def held(index: SparseIndex) -> dict[str, tuple[int, int]]:
+    """Return the version and partition of every document."""
+    return {
+        rows.ids.row(row).tobytes().decode(): (int(rows.versions[row]), int(rows.partitions[row]))
+        for rows, alive in index.state.sources
+        for row in bits.rows_of(alive, len(rows)).tolist()
+    }
 
 
 def single(latents: list[int], weights: list[float]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Document:
     code: Code
     fields: Mapping[str, Any] = field(default_factory=dict)
     partition: int = 0
+    version: int = 0
 
 
 def search(

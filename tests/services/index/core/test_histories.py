@@ -15,7 +15,7 @@ from services.index.core import code, writer
 from services.index.core.index import SparseIndex
 from tests.services.index.core import oracle
 from tests.services.index.core.checked import KERNELS
-from tests.services.index.core.data import Batch, batches
+from tests.services.index.core.data import Batch, batches, held
 from tests.services.index.core.filters import FIELDS, FILTERS, RECORDS, matches
 
 NAMES = ["a", "b", "B", "ä", "a\x00", "aa", "日本", "z" * 128, *(f"doc-{i}" for i in range(22))]
@@ -58,22 +58,31 @@ class IndexMachine(RuleBasedStateMachine):
         names = data.draw(st.permutations(NAMES))[:count]
         records = data.draw(st.lists(st.none() | RECORDS, min_size=count, max_size=count))
         partitions = data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
+        versions = data.draw(st.lists(st.sampled_from([0, 1, (1 << 63) - 1]), min_size=count, max_size=count))
         if quantised:
             stored = code.quantise(
                 batch.latents, batch.weights, hidden_dim=self.index.hidden_dim, active_max=self.index.k_max
             )
-            self.index.upsert_quantised(names, *code.to_ragged(stored), records, partitions)
+            self.index.upsert_quantised(names, *code.to_ragged(stored), records, partitions, versions)
         else:
-            self.index.upsert(names, batch.latents, batch.weights, records, partitions)
+            self.index.upsert(names, batch.latents, batch.weights, records, partitions, versions)
         for row, name in enumerate(names):
             stored_code = oracle.stored_code(batch.latents[row], batch.weights[row])
-            self.documents[name] = oracle.Document(stored_code, records[row] or {}, partitions[row])
+            self.documents[name] = oracle.Document(stored_code, records[row] or {}, partitions[row], versions[row])
 
     @rule(names=st.lists(st.sampled_from(NAMES), unique=True, max_size=6))
     def delete(self, names: list[str]) -> None:
         """Remove documents, known or not."""
         known = [name for name in names if self.documents.pop(name, None)]
         assert self.index.delete(names) == len(known)
+
+    @rule(partitions=st.sets(st.integers(0, 3), max_size=2))
+    def drop_partitions(self, partitions: set[int]) -> None:
+        """Remove whole partitions, known or not."""
+        gone = [name for name, document in self.documents.items() if document.partition in partitions]
+        assert self.index.drop_partitions(partitions) == len(gone)
+        for name in gone:
+            del self.documents[name]
 
     @rule()
     def reload(self) -> None:
@@ -127,6 +136,8 @@ class IndexMachine(RuleBasedStateMachine):
         if hasattr(self, "index"):
             assert self.index.ids() == sorted(self.documents, key=str.encode)
             assert len(self.index) == len(self.documents)
+            expected = {name: (document.version, document.partition) for name, document in self.documents.items()}
+            assert held(self.index) == expected
 
 
 IndexMachine.TestCase.settings = settings(

@@ -49,6 +49,11 @@ def test_impossible_ids(untouched: SparseIndex, ids: Any, message: str) -> None:
         ({"partitions": [[1], [2, 3]]}, errors.InvalidRows, "partitions must be an array: .* inhomogeneous"),
         ({"partitions": [65_536]}, errors.InvalidRows, r"partitions must lie in 0\.\.65535"),
         ({"partitions": [-1]}, errors.InvalidRows, r"partitions must lie in 0\.\.65535"),
+        ({"versions": [1, 2]}, errors.InvalidRows, r"versions must be integers \[1\], not int64 \[2\]"),
+        ({"versions": [0.5]}, errors.InvalidRows, r"versions must be integers \[1\], not float64"),
+        ({"versions": [-1]}, errors.InvalidRows, r"versions must lie in 0\.\.9223372036854775807, not -1"),
+        ({"versions": [1 << 63]}, errors.InvalidRows, r"versions must lie in 0\.\.9223372036854775807"),
+        ({"versions": [1 << 64]}, errors.InvalidRows, r"versions must be integers \[1\], not object"),
         ({"fields": 5}, errors.InvalidRows, "fields must be a sequence of records, not int"),
         ({"fields": {"year": 1}}, errors.InvalidRows, "fields must be a sequence of records, not dict"),
         ({"fields": ["year"]}, errors.InvalidField, r"fields\[0\] must be a mapping from name to value, not str"),
@@ -127,6 +132,13 @@ def test_impossible_stored_codes(
     """A damaged entry of the log would be stored."""
     with pytest.raises(errors.InvalidCode, match=message):
         untouched.upsert_quantised(["kept", "new"], lengths, latents, np.array(weights, np.uint16))
+
+
+@pytest.mark.parametrize("partitions", [3, [65_536], [-1], ["3"], [3.0], [True], None])
+def test_impossible_drops(untouched: SparseIndex, partitions: Any) -> None:
+    """Documents of a partition that nobody named would be removed."""
+    with pytest.raises(errors.InvalidRows, match=r"partitions must be .*0\.\.65535, not "):
+        untouched.drop_partitions(partitions)
 
 
 RAGGED = [[1, 2], [3]]

@@ -13,6 +13,7 @@ from services.index.core.memtable import Memtable
 from services.index.core.ragged import Ragged
 from services.index.core.rows import Rows
 from services.index.core.where import Eq
+from tests.services.index.core.data import held
 
 NAMES = st.text(min_size=1, max_size=3) | st.sampled_from(["a", "aa", "a\x00", "\x00", "ä", "日本"])
 
@@ -21,7 +22,7 @@ def rows(names: list[str]) -> tuple[Ragged, Rows]:
     """Return packed names, and documents of these names without content."""
     packed, count = ids.pack_ids(names), len(names)
     empty = np.zeros((count, 1), np.uint16)
-    return packed, Rows(empty, empty, packed, np.zeros(count, np.uint16), {})
+    return packed, Rows(empty, empty, packed, np.zeros(count, np.uint16), np.zeros(count, np.uint64), {})
 
 
 @settings(deadline=None, max_examples=60)
@@ -54,17 +55,18 @@ def test_a_view_keeps_its_ids_when_later_ones_need_more_room() -> None:
 
 
 def test_a_growing_memtable_keeps_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Documents would lose their fields, come back after a delete, or change under a search that began before."""
+    """Documents would lose fields or versions, come back after a delete, or change under a search that began before."""
     monkeypatch.setattr(writer, "SEAL_ROWS", 100)
     index, moments = SparseIndex(4, 1, {"number": "int", "word": "keyword", "tags": "keywords"}), []
     query = np.array([[1]]), np.ones((1, 1), np.float32)
     for row in range(100):
         fields = [{"number": row, "word": f"w{row % 7}", "tags": [f"t{row}", "all"]}]
-        index.upsert([f"{row:03d}"], *query, fields)
+        index.upsert([f"{row:03d}"], *query, fields, [row % 5], [row << 40])
         if row % 3 == 2:
             assert index.delete([f"{row - 1:03d}"]) == 1
         moments.append((index.state, index.ids()))
     assert (len(index.state.parts), len(index.state.recent)) == (0, 100)
+    assert held(index) == {name: (int(name) << 40, int(name) % 5) for name in index.ids()}
     for state, names in moments:
         assert [name for name, _ in index.search(*query, 1000, at=state)[0]] == names
     names = moments[-1][1]

@@ -21,6 +21,7 @@ from services.index.core.index import SparseIndex
 from services.index.core.rows import Rows
 from services.index.core.segment import Part, Segment
 from tests.services.index.core import oracle
+from tests.services.index.core.data import held
 
 LATENTS = 8
 NAMES = [f"doc-{row:02d}" for row in range(40)]
@@ -55,6 +56,9 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     """Return the merges of all indexes, in the test's hands."""
+    for thread in threading.enumerate():
+        if thread.name == "merge":  # of an index of an earlier test, whose next merge would be queued here
+            thread.join()
     steps = Steps()
     monkeypatch.setattr(writer, "_merges", steps)
     return steps
@@ -107,7 +111,13 @@ class MergingMachine(RuleBasedStateMachine):
         self.documents: dict[str, oracle.Document] = {}
 
     def write(self, names: list[str], seed: int) -> None:
-        """Add or replace documents, or remove them where the seed is even."""
+        """Add or replace documents, or, where the seed is even, remove them or the partition that it names."""
+        if seed % 8 == 0:
+            partition = seed // 8 % 3
+            gone = [name for name, document in self.documents.items() if document.partition == partition]
+            assert self.index.drop_partitions([partition]) == len(gone)
+            self.documents = {name: found for name, found in self.documents.items() if name not in gone}
+            return
         if seed % 2 == 0:
             known = [name for name in names if self.documents.pop(name, None)]
             assert self.index.delete(names) == len(known)
@@ -115,9 +125,10 @@ class MergingMachine(RuleBasedStateMachine):
         rng = np.random.default_rng(seed)
         latents = np.array([rng.choice(LATENTS, 2, replace=False) for _ in names], np.int64).reshape(-1, 2)
         weights = -np.sort(-rng.integers(1, 9, latents.shape)).astype(np.float32)
-        self.index.upsert(names, latents, weights)
-        for name, *code in zip(names, latents, weights, strict=True):
-            self.documents[name] = oracle.Document(oracle.stored_code(*code))
+        owners, versions = rng.integers(0, 3, len(names)).tolist(), rng.integers(0, 99, len(names)).tolist()
+        self.index.upsert(names, latents, weights, None, owners, versions)
+        for name, owner, version, *code in zip(names, owners, versions, latents, weights, strict=True):
+            self.documents[name] = oracle.Document(oracle.stored_code(*code), {}, owner, version)
 
     batch = st.tuples(st.lists(st.sampled_from(NAMES), unique=True, max_size=9), st.integers(0, 1 << 16))
 
@@ -161,7 +172,8 @@ class MergingMachine(RuleBasedStateMachine):
         if hasattr(self, "index"):
             query = oracle.stored_code(*(part[0] for part in EVERY_LATENT))
             assert self.index.search(*EVERY_LATENT, 1000) == [oracle.search(self.documents, query, 1000)]
-            assert self.index.ids() == sorted(self.documents)
+            expected = {name: (document.version, document.partition) for name, document in self.documents.items()}
+            assert held(self.index) == expected
             assert all(len(part.segment) <= segment.ROWS_MAX for part in self.index.state.parts)
 
 

@@ -18,7 +18,7 @@ from services.index.core.errors import CorruptSnapshot, InvalidPositions, Snapsh
 from services.index.core.index import SparseIndex
 from services.index.core.where import And, Eq, Range
 from tests.services.index.core import oracle
-from tests.services.index.core.data import codes, single
+from tests.services.index.core.data import codes, held, single
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def index() -> SparseIndex:
     names = [f"doc-{row}" for row in range(9_000)]
     index = SparseIndex(64, 8, {"year": "int", "tags": "keywords"})
     index.upsert(names[:8_500], batch.latents[:8_500], batch.weights[:8_500], records[:8_500])
-    index.upsert(names[8_500:], batch.latents[8_500:], batch.weights[8_500:], records[8_500:], [7] * 500)
+    index.upsert(names[8_500:], batch.latents[8_500:], batch.weights[8_500:], records[8_500:], [7] * 500, range(500))
     index.delete(names[::11])
     return index
 
@@ -41,6 +41,7 @@ def answers(index: SparseIndex) -> Any:
     where = And((Eq("tags", "t2"), Range("year", gte=100)))
     return (
         index.ids(),
+        held(index),
         index.search(queries.latents, queries.weights, 50),
         index.search(queries.latents, queries.weights, 50, k=2, where=where),
         index.search(queries.latents, queries.weights, 50, partitions={7}),
@@ -153,7 +154,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> SparseIndex:
     for begin in (0, 70, 140):
         rows = slice(begin, begin + 70)
         names = [f"doc-{row}" for row in range(170)[rows]]
-        index.upsert(names, batch.latents[rows], batch.weights[rows], records[rows])
+        index.upsert(names, batch.latents[rows], batch.weights[rows], records[rows], None, range(170)[rows])
     index.delete(["doc-3", "doc-90", "doc-160"])
     return index
 
@@ -309,9 +310,10 @@ def test_a_snapshot_is_of_the_moment_asked_for(little: SparseIndex, tmp_path: Pa
     assert little.lsns == {}
 
 
-def test_the_earlier_format_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "lsns"), [(1, {}), (2, {0: 17})])
+def test_earlier_formats_are_read(tmp_path: Path, version: int, lsns: dict[int, int]) -> None:
     """An update of the program would make every snapshot worthless."""
-    shutil.unpack_archive(Path(__file__).with_name("snapshot_format_1.zip"), tmp_path)
+    shutil.unpack_archive(Path(__file__).with_name(f"snapshot_format_{version}.zip"), tmp_path)
     documents = {
         f"doc-{row}": oracle.Document(oracle.stored_code([row % 16, (row + 1) % 16], [2.0, 1.0]), {"year": row})
         for row in range(100)
@@ -324,7 +326,10 @@ def test_the_earlier_format_is_read(tmp_path: Path) -> None:
         hits = index.search(**single([3, 4], [1.0, 1.0]), top_n=50, k_docs=k_docs)[0]
         assert hits == oracle.search(documents, query, 50, k_docs=k_docs)
     assert [name for name, _ in index.search(**single([3], [1.0]), top_n=9, where=Eq("year", 83))[0]] == ["doc-83"]
-    assert index.lsns == {}
+    assert index.lsns == lsns
+    assert held(index) == dict.fromkeys(documents, (0, 0))
+    index.save(tmp_path / "again")
+    assert SparseIndex.load(tmp_path / "again").ids() == sorted(documents)
 
 
 KILLED_WHILE_SAVING = """
@@ -377,7 +382,7 @@ def test_a_program_killed_at_any_moment_of_a_save_leaves_a_whole_snapshot_or_non
 @pytest.mark.parametrize(
     ("version", "error", "message"),
     [
-        (snapshot.FORMAT_VERSION + 1, UnsupportedSnapshot, "has format_version 3; this program reads up to 2"),
+        (snapshot.FORMAT_VERSION + 1, UnsupportedSnapshot, "has format_version 4; this program reads up to 3"),
         ("2", CorruptSnapshot, "manifest.json was altered"),
         (True, CorruptSnapshot, "manifest.json was altered"),
     ],

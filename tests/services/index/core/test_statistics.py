@@ -99,7 +99,7 @@ def test_bytes_are_those_that_the_documentation_names() -> None:
         + (3 * entries + 4 * hidden_dim * levels / count)
         + (lines + 2 * hidden_dim * levels / count)
         + (2 * levels + levels / 16)
-        + 2.1
+        + 10.1
     )
     slots = 4 * 2**18 / count
     per_document = (index.statistics().bytes - empty) / count
