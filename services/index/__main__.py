@@ -3,30 +3,32 @@
 import argparse
 import asyncio
 import sys
+from typing import NoReturn
 
 from services.index.server import serve
+from services.index.stopping import leave
 from services.runtime.errors import StoreUnavailable
 from services.runtime.logging import configure_logging
 from services.runtime.settings import InvalidSettings, load_settings
 
 
-def main() -> int:
-    """Run the server; return 0 after a drain, 1 when it cannot start, with the reason on standard error."""
+def main() -> NoReturn:
+    """Run the server; end with 0 after a drain, with 1 when it cannot start, with the reason on standard error."""
     parser = argparse.ArgumentParser(prog="python -m services.index", description=__doc__)
     parser.add_argument("--check-config", action="store_true", help="check the settings and exit")
     arguments = parser.parse_args()
-    name = "index server"
+    name, runner = "index server", asyncio.Runner()  # never closed: see leave
     try:
         settings = load_settings()
         name = settings.index.name
         if not arguments.check_config:
             configure_logging(settings.logging, name)
-            asyncio.run(serve(settings))
+            runner.run(serve(settings))
     except (InvalidSettings, OSError, StoreUnavailable) as error:
         sys.stderr.write(f"{name}: {error}\n")
-        return 1
-    return 0
+        leave(1)
+    leave(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,6 +15,7 @@ from services.index.follower import Follower
 from services.index.gauges import report_forever
 from services.index.lanes import Lanes
 from services.index.service import ShardService
+from services.index.stopping import EXIT_SECONDS, cancelled, end_within, stage
 from services.index.store.connection import connect, store_errors
 from services.runtime.errors import StoreUnavailable
 from services.runtime.lifecycle import GrpcHost, HostOptions, until_signalled
@@ -31,54 +32,54 @@ async def serve(settings: Settings) -> None:
     """Run an index server until it is asked to stop.
 
     Health is SERVING once everything that placement gives to this server has been loaded up to the head of its log.
+    A stop takes at most EXIT_SECONDS longer than the grace of requests in flight, whatever hangs; it ends in the
+    process with exit code 1 then.
 
     Raises:
         OSError: a port is taken.
         InvalidSettings: the address of Redis is none.
         StoreUnavailable: Redis did not answer within START_TIMEOUTS.
     """
+    grace = settings.index.drain_seconds
     host = GrpcHost(
         HostOptions(
             host=settings.index.host,
             port=settings.index.port,
             metrics_port=settings.index.metrics_port,
             concurrent_requests=settings.index.concurrent_requests,
-            drain_seconds=settings.index.drain_seconds,
+            drain_seconds=grace,
             reflection=settings.router.reflection,
         )
     )
-    running = asyncio.create_task(_run(host, settings))
-    stopping = asyncio.create_task(until_signalled())
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    redis = _connect(settings.redis)
+    running = asyncio.create_task(_run(host, redis, settings))
+    signalled = asyncio.create_task(until_signalled())
+    await asyncio.wait({running, signalled}, return_when=asyncio.FIRST_COMPLETED)
     log.info("stopping")
-    await host.stop()  # before the follower stops: requests in flight may wait for positions
-    stopping.cancel()
-    running.cancel()
-    await asyncio.wait({running})
-    if not running.cancelled():
+    end_within(grace + EXIT_SECONDS)
+    await stage("requests", host.stop(), grace + 1)  # before the follower: requests in flight may wait for positions
+    await stage("follower", cancelled(running), 1)
+    await stage("redis", redis.aclose(), 1)
+    log.info("stopped")
+    if running.done() and not running.cancelled():
         running.result()
 
 
-async def _run(host: GrpcHost, settings: Settings) -> None:
+async def _run(host: GrpcHost, redis: Redis, settings: Settings) -> None:
     name = settings.index.name
-    redis = _connect(settings.redis)
     lanes = Lanes(settings.index.threads)
-    with ThreadPoolExecutor(1, thread_name_prefix="apply") as applier:
-        follower = Follower(redis, settings.index, applier)
-        shard_pb2_grpc.add_ShardServiceServicer_to_server(ShardService(name, follower, lanes), host.server)
-        try:
-            await host.start([shard_pb2.DESCRIPTOR.services_by_name["ShardService"].full_name])
-            log.info("listening", port=host.port, metrics_port=host.metrics_port)
-            await asyncio.gather(_until_redis_answers(redis, settings.redis), asyncio.to_thread(warmup))
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(follower.run())
-                tasks.create_task(report_forever(follower))
-                await follower.caught_up.wait()
-                await host.set_ready(True)
-                log.info("ready", collections=len(follower.collections), term=follower.term)
-        finally:
-            lanes.close()
-            await redis.aclose()
+    applier = ThreadPoolExecutor(1, thread_name_prefix="apply")
+    follower = Follower(redis, settings.index, applier)
+    shard_pb2_grpc.add_ShardServiceServicer_to_server(ShardService(name, follower, lanes), host.server)
+    await host.start([shard_pb2.DESCRIPTOR.services_by_name["ShardService"].full_name])
+    log.info("listening", port=host.port, metrics_port=host.metrics_port)
+    await asyncio.gather(_until_redis_answers(redis, settings.redis), asyncio.to_thread(warmup))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(follower.run())
+        tasks.create_task(report_forever(follower))
+        await follower.caught_up.wait()
+        await host.set_ready(True)
+        log.info("ready", collections=len(follower.collections), term=follower.term)
 
 
 def _connect(settings: RedisSettings) -> Redis:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
+from services.runtime.errors import CsrError
 from services.runtime.redis_binary import find_redis_server
 from tests.services.index.world import World, place, random_code, search
 from tests.support.index_server import IndexServerProcess
@@ -109,3 +111,25 @@ async def test_requests_in_flight_are_answered_before_a_server_stops(
     assert answer.hits == world.expected([code], answer.positions)
     assert await stopped == 0
     server.start()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_a_server_at_once(
+    tmp_path: Path, frail_store: RedisServer, frail_client: Redis, rng: np.random.Generator, signal_number: int
+) -> None:
+    """An operator in a hurry would have to wait for the whole drain, or reach for SIGKILL."""
+    server = IndexServerProcess(frail_store.url, tmp_path, "index-hurried", CSR_INDEX__DRAIN_SECONDS="60")
+    await place(frail_client, [server])
+    server.start()
+    world = await World.create(frail_client)
+    asked = asyncio.create_task(search(server, world.record, [random_code(rng)], positions={0: 1}, timeout=60.0))
+    await asyncio.sleep(0.3)
+    process = server.process
+    assert process is not None
+    process.send_signal(signal.SIGTERM)
+    await asyncio.sleep(1.0)
+    assert process.poll() is None, "it waits for the request"
+    process.send_signal(signal_number)
+    assert await asyncio.to_thread(process.wait, 5) == -signal_number
+    with pytest.raises(CsrError):
+        await asked
