@@ -1,4 +1,4 @@
-"""The end of the process: no stage of it waits for ever, each leaves a line in the log, and the last cannot be missed."""
+"""The end of the process: no stage waits for ever, each leaves a line in the log, and the last cannot be missed."""
 
 import asyncio
 import faulthandler

@@ -27,7 +27,12 @@ def test_a_stop_that_hangs_ends_and_says_where(hang: str) -> None:
     """One task that never ends would keep a process alive, and its pod, until somebody notices; nobody knew why."""
     started = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-c", HANGS.format(hang=hang)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", HANGS.format(hang=hang)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ended.returncode == 1
     assert time.monotonic() - started < 30
