@@ -46,22 +46,24 @@ def machine() -> dict[str, str]:
     """Return what the figures depend on besides the code."""
     described = {
         "date": time.strftime("%Y-%m-%d"),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": str(THREADS),
         "load at the start": f"{os.getloadavg()[0]:.1f}",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / (1 << 30):.0f} GiB",
         "python": platform.python_version(),
     }
-    return described | {name: _version(name) for name in _PACKAGES}
+    return described | {name: package_version(name) for name in _PACKAGES}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
-def _version(name: str) -> str:
+def package_version(name: str) -> str:
+    """Return the version of a package, if it is installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -50,13 +50,13 @@ def markdown(outcome: Outcome, pictures: Sequence[Path]) -> str:
 
 def bar_table(goals: Iterable[Bar]) -> str:
     """Return the bars as a table."""
-    return _table(["", "required", "measured", ""], [_bar(bar) for bar in goals])
+    return table(["", "required", "measured", ""], [_bar(bar) for bar in goals])
 
 
 def _bar(bar: Bar) -> list[str]:
     sign = "≥" if bar.at_least else "≤"
     verdict = {None: "not in this run", True: "reached", False: "**not reached**"}[bar.reached]
-    return [bar.name, f"{sign} {bar.required:,g}{bar.unit}", f"{_short(bar.measured)}{bar.unit}", verdict]
+    return [bar.name, f"{sign} {bar.required:,g}{bar.unit}", f"{short(bar.measured)}{bar.unit}", verdict]
 
 
 def _section(name: str, outcome: Outcome) -> str:
@@ -76,7 +76,7 @@ def _cell(cell: Cell) -> str:
     note = "" if overhead is None else f" Planner over the fastest single kernel, in total: {overhead:.2f}×."
     return (
         f"### {cell.documents:,} documents, k = {cell.k}\n\n"
-        f"Σp² = {cell.posting_skew:.3g}, k²/h = {cell.uniform_skew:.3g}.{note}\n\n{_table(header, rows)}"
+        f"Σp² = {cell.posting_skew:.3g}, k²/h = {cell.uniform_skew:.3g}.{note}\n\n{table(header, rows)}"
     )
 
 
@@ -84,9 +84,9 @@ def _line(line: Measured, mine: Measured | None) -> list[str]:
     recall = f"{line.recall:.4f}" + ("" if line.identical is None or line.identical else " (**not identical**)")
     return [
         f"**{line.engine}**" if line.engine == OURS else line.engine,
-        _short(line.p50_ms),
-        _short(line.p95_ms),
-        "–" if mine is None else _short(line.p50_ms / mine.p50_ms),
+        short(line.p50_ms),
+        short(line.p95_ms),
+        "–" if mine is None else short(line.p50_ms / mine.p50_ms),
         f"{line.queries_per_second:,.0f}",
         f"{line.batch_queries_per_second:,.0f}",
         recall,
@@ -105,7 +105,7 @@ def _growth(outcome: Outcome) -> list[str]:
         engines = dict.fromkeys(line.engine for cell in cells for line in cell.engines)
         rows = [[engine, *(_p50(cell.engine(engine)) for cell in cells)] for engine in engines]
         header = ["p50, ms", *(f"{cell.documents:,}, k = {cell.k}" for cell in cells)]
-        found.append(f"## Growth: {name}\n\n{_table(header, rows)}")
+        found.append(f"## Growth: {name}\n\n{table(header, rows)}")
     return found
 
 
@@ -117,14 +117,14 @@ def _special(outcome: Outcome) -> list[str]:
             [
                 found.set_name,
                 f"{found.documents:,}",
-                _short(found.level_p50_ms),
-                _short(found.native_p50_ms),
+                short(found.level_p50_ms),
+                short(found.native_p50_ms),
                 f"{found.ratio:.2f}",
                 "yes" if found.identical else "**no**",
             ]
             for found in outcome.levels
         ]
-        parts.append(f"## A level of a wider index\n\n{_table(header, rows)}")
+        parts.append(f"## A level of a wider index\n\n{table(header, rows)}")
     if (held := outcome.footprint) is not None:
         parts.append(
             f"## Memory\n\nk = {held.k}, h = {held.hidden_dim:,}, {held.documents:,} documents, bytes a document: "
@@ -136,11 +136,11 @@ def _special(outcome: Outcome) -> list[str]:
             f"asks, another upserts batches of 100 to 1,000, half of them new documents: "
             f"{found.upserts_per_second:,.0f} of {found.wanted_upserts_per_second:,.0f} a second were reached. "
             f"Segments were replaced {found.merges} times; there were {found.segments} at most.\n\n"
-            + _table(
+            + table(
                 ["ms", "p50", "p99", "queries"],
                 [
-                    ["quiet", _short(found.quiet_p50_ms), _short(found.quiet_p99_ms), f"{found.quiet_queries:,}"],
-                    ["during writes", _short(found.busy_p50_ms), _short(found.busy_p99_ms), f"{found.busy_queries:,}"],
+                    ["quiet", short(found.quiet_p50_ms), short(found.quiet_p99_ms), f"{found.quiet_queries:,}"],
+                    ["during writes", short(found.busy_p50_ms), short(found.busy_p99_ms), f"{found.busy_queries:,}"],
                 ],
             )
         )
@@ -157,16 +157,17 @@ def _special(outcome: Outcome) -> list[str]:
 
 
 def _p50(line: Measured | None) -> str:
-    return "–" if line is None else _short(line.p50_ms)
+    return "–" if line is None else short(line.p50_ms)
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
     """Return three digits of a number, or all of them before the point."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

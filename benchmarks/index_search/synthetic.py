@@ -52,7 +52,11 @@ class Maker(Protocol):
 
 
 class Clustered:
-    """Gaussian mixture in groups of clusters, sizes by Zipf's law, encoded by TopK over random directions."""
+    """Gaussian mixture in groups of clusters, sizes by Zipf's law, encoded by TopK over random directions.
+
+    Attributes:
+        dictionary: [INPUT_DIM, HIDDEN_DIM], the directions.
+    """
 
     name = "clustered"
     about = (
@@ -69,10 +73,10 @@ class Clustered:
         spectrum = np.arange(1, _NOISE_DIM + 1) ** -_NOISE_DECAY
         scales = _NOISE * spectrum / np.linalg.norm(spectrum)
         self._noise = (_directions(random, _NOISE_DIM) * scales[:, None]).astype(np.float32)
-        dictionary = _directions(random, HIDDEN_DIM).T
+        self.dictionary = _directions(random, HIDDEN_DIM).T
         # A projection of centre plus noise is the sum of both projections, of which there are few.
-        self._centre_latents = self._centres @ dictionary
-        self._noise_latents = self._noise @ dictionary
+        self._centre_latents = self._centres @ self.dictionary
+        self._noise_latents = self._noise @ self.dictionary
 
     def block(self, number: int) -> Made:
         """Return one block."""

@@ -19,6 +19,7 @@ class Benchmark(StrEnum):
     ANCHORS = "anchors"
     INDEX = "index"
     QUALITY = "quality"
+    SERVICE = "service"
     TRAINING_SPEED = "training-speed"
 
 
