@@ -10,13 +10,14 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from tests.support.deployment import deployment
+from tests.support.measured import measured, show_measured
 from tests.support.ray_cluster import RayCluster, ray_cluster
 from tests.support.stack import LocalStack
 
 if TYPE_CHECKING:
     from tests.support.champion import Champion
 
-__all__ = ["deployment", "ray_cluster"]
+__all__ = ["deployment", "measured", "ray_cluster"]
 
 
 # The first example of a test may compile kernels, and machines differ; pytest-timeout ends what hangs.
@@ -46,6 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneRayCluster:
     """Called by xdist in the process that hands out tests."""
     return OneRayCluster(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Called by pytest at the end."""
+    show_measured(terminalreporter)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ Positions = Mapping[int, int]
 Hits = list[tuple[str, float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a write was told about one document: status, and the version that is stored now."""
 
@@ -35,7 +35,7 @@ class Outcome:
     version: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Write:
     """An acknowledged request. Times are those of the client's clock: first attempt sent, acknowledgement received.
 
@@ -54,7 +54,7 @@ class Write:
     positions: Positions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Search:
     """An answered strict search.
 
@@ -70,7 +70,7 @@ class Search:
     hits: Sequence[Hits]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Read:
     """Documents read by id: version and number of the code of those that were found."""
 
@@ -80,7 +80,7 @@ class Read:
     found: Mapping[str, tuple[int, int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Count:
     """Documents counted, and the positions of the count."""
 
@@ -105,8 +105,12 @@ class Recording:
     operations: list[Operation]
     final: dict[str, tuple[int, int]]
 
+    def copy(self) -> "Recording":
+        """Return one that may be changed without changing this one."""
+        return Recording(self.partitions, list(self.operations), dict(self.final))
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One entry of the log, as its acknowledgement tells."""
 
@@ -120,7 +124,13 @@ class Change:
 
 
 class History:
-    """Every change of one collection, by partition and position."""
+    """Every change of one collection, by partition and position.
+
+    Attributes:
+        claims: Of every partition, by position; several at one position if the service was wrong.
+        heads: Last position of every partition; 0 where nothing was written.
+        by_id: The changes of every document, by position.
+    """
 
     def __init__(self, writes: Iterable[Write], partitions: int, scores: NDArray[np.float64]) -> None:
         """Order the changes.
@@ -137,6 +147,7 @@ class History:
                 self.claims[change.partition].append(change)
         for claims in self.claims:
             claims.sort(key=lambda change: (change.lsn, change.ended))
+        self.heads = {number: max((c.lsn for c in claims), default=0) for number, claims in enumerate(self.claims)}
         self.by_id: dict[str, list[Change]] = defaultdict(list)
         for claims in self.claims:
             for change in claims:
@@ -146,11 +157,6 @@ class History:
         self._ids = np.array([*ids, ""], object)
         rank = {id: number for number, id in enumerate(ids)}
         self._logs = [_Log(claims, rank, self.by_id) for claims in self.claims]
-
-    @property
-    def heads(self) -> dict[int, int]:
-        """Last position of every partition; 0 where nothing was written."""
-        return {number: max((c.lsn for c in claims), default=0) for number, claims in enumerate(self.claims)}
 
     def latest(self) -> dict[str, Change]:
         """Return the last change of every id."""

@@ -153,6 +153,13 @@ PLANTED: tuple[tuple[Callable[[Recording], None], Kind], ...] = (
     (read_nothing, Kind.LOST),
 )
 
+PLANTED_IN_RUNS = tuple(
+    (plant, kind)
+    for plant, kind in PLANTED
+    if plant in (lose_document, resurrect, restore_old_version, reuse_position, drop_hit, read_old_version)
+)
+"""Those that runs of real processes are checked with: a run in which they are not found proves nothing."""
+
 
 def _some(recording: Recording, kind: type[Done]) -> tuple[int, Done]:
     """Return an operation from the middle of the run that found or changed something, and its place."""

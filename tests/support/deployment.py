@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-import redis
 
 from services.client import Client
 from services.index.store.connection import connect
@@ -25,25 +24,34 @@ MODEL = "adapter"
 class Deployment:
     """Everything that answers a search, on free ports, in a folder of its own.
 
+    Args:
+        folder: Where Redis keeps its files, and all write their logs.
+        index_servers: How many.
+        redis: The store; one with `appendfsync always` if none is given.
+        settings: Further settings of router and index servers, as environment variables.
+
     Attributes:
         encoder: Serves MODEL in versions 1 and 2; 2 is the champion.
     """
 
-    def __init__(self, folder: Path, index_servers: int = 2) -> None:
-        self.redis = RedisServer(find_redis_server(), folder / "redis")
+    def __init__(self, folder: Path, index_servers: int = 2, redis: RedisServer | None = None, **settings: str) -> None:
+        self.redis = redis or RedisServer(find_redis_server(), folder / "redis")
         self.encoder = EncoderServer({(MODEL, 1): tiny_adapter(1), (MODEL, 2): tiny_adapter(2)})
         self.index_servers = [
-            IndexServerProcess(self.redis.url, folder, f"index-{number}", CSR_INDEX__POLL_MAX_MS="5")
+            IndexServerProcess(self.redis.url, folder, f"index-{number}", **{"CSR_INDEX__POLL_MAX_MS": "5", **settings})
             for number in range(index_servers)
         ]
         self.router = ServiceProcess(
             "router",
             "router",
             folder,
-            REDIS_URL=self.redis.url,
-            CSR_REDIS__TIMEOUT_SECONDS="2",
-            CSR_ENCODER__ADDRESS=self.encoder.address,
-            CSR_ROUTER__REFRESH_SECONDS="0.2",
+            **{
+                "REDIS_URL": self.redis.url,
+                "CSR_REDIS__TIMEOUT_SECONDS": "2",
+                "CSR_ENCODER__ADDRESS": self.encoder.address,
+                "CSR_ROUTER__REFRESH_SECONDS": "0.2",
+                **settings,
+            },
         )
 
     def start(self) -> None:
@@ -59,23 +67,16 @@ class Deployment:
 
     def heal(self) -> None:
         """Start what does not run, and wait until everything serves."""
-        if not self._redis_answers():
-            self.redis.kill()
-            self.redis.start()
+        if not self.redis.running:
+            self.redis.start(wait=False)
+        self.redis.wait_until_answering()
         if not self.encoder.running:
             self.encoder.start()
         for process in (*self.index_servers, self.router):
-            if process.process is None or process.process.poll() is not None:
+            if not process.running:
                 process.start(wait=False)
         for process in (*self.index_servers, self.router):
             process.wait_until_serving()
-
-    def _redis_answers(self) -> bool:
-        with redis.Redis(port=self.redis.port, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
-            try:
-                return bool(client.ping())
-            except (redis.ConnectionError, redis.TimeoutError):
-                return False
 
     def stop(self) -> None:
         """End everything, whatever state it is in."""

@@ -16,4 +16,4 @@ class IndexServerProcess(ServiceProcess):
     """
 
     def __init__(self, redis_url: str, folder: Path, name: str = "index-0", **settings: str) -> None:
-        super().__init__("index", name, folder, REDIS_URL=redis_url, CSR_INDEX__NAME=name, **settings)
+        super().__init__("index", name, folder, **{"REDIS_URL": redis_url, "CSR_INDEX__NAME": name, **settings})

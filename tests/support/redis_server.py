@@ -16,6 +16,8 @@ START_SECONDS_MAX = 20.0
 class RedisServer:
     """One server on a free port, with an append-only file and `appendfsync always` in a folder of its own."""
 
+    name = "redis"
+
     def __init__(self, binary: Path, folder: Path, *options: str) -> None:
         self.binary = binary
         self.folder = folder
@@ -33,11 +35,15 @@ class RedisServer:
         """Settings of a client that gives up after two seconds."""
         return RedisSettings(url=self.url, timeout_seconds=2.0)
 
-    def start(self) -> None:
-        """Start the server on its folder and wait until it answers."""
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, wait: bool = True) -> None:
+        """Start the server on its folder; with `wait`, until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / "server.log"
-        with log.open("ab") as output:
+        with (self.folder / "server.log").open("ab") as output:
             self._process = subprocess.Popen(
                 [
                     str(self.binary),
@@ -49,11 +55,16 @@ class RedisServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        if wait:
+            self.wait_until_answering()
+
+    def wait_until_answering(self) -> None:
+        """Return when the server answers."""
         deadline = time.monotonic() + START_SECONDS_MAX
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+        while not self.answers():
+            if not self.running or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"{self.binary} did not start:\n{log.read_text()}")
+                raise RuntimeError(f"{self.binary} did not start:\n{(self.folder / 'server.log').read_text()}")
             time.sleep(0.02)
 
     def kill(self) -> None:
@@ -87,7 +98,8 @@ class RedisServer:
         assert self._process is not None, "the server runs"
         self._process.send_signal(number)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Return whether the server answers now."""
         with redis.Redis(port=self.port, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
             try:
                 return bool(client.ping())

@@ -49,6 +49,11 @@ class ServiceProcess:
         """host:port of its gRPC server."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
     def start(self, wait: bool = True) -> None:
         """Start the process; with `wait`, until it reports SERVING."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +68,7 @@ class ServiceProcess:
         """Return when the process reports SERVING."""
         deadline = time.monotonic() + START_SECONDS_MAX
         while not self.serving():
-            if self._running().poll() is not None or time.monotonic() > deadline:
+            if not self.running or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.name} did not become ready:\n{self.log.read_text()}")
             time.sleep(0.05)

@@ -1,0 +1,222 @@
+"""Clients that write, search, read and count without pause, and record all of it."""
+
+import random
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import grpc
+import numpy as np
+
+from services.client import Client, Document, Token, WriteResult
+from services.client.types import Versioning
+from services.runtime.errors import CsrError, status_of
+from tests.robustness.corpus import FINGERPRINT, HIDDEN_DIM, K_MAX, Corpus
+from tests.robustness.history import DAMAGED, DELETED, Count, Operation, Outcome, Read, Recording, Search, Write
+
+PARTITIONS = 4
+DOCUMENTS_PER_WRITE = 12
+QUERIES_PER_SEARCH = 4
+ATTEMPT_SECONDS = 3.0
+"""Longest that one attempt takes, so that few operations wait for a process that died."""
+WRITE_SECONDS_MAX = 120.0
+"""Longest that a write is repeated; after that the service does not heal."""
+
+Answer = TypeVar("Answer")
+
+
+class Load:
+    """Several clients of one collection of kind codes.
+
+    Attributes:
+        name: Of the collection.
+        operations: Everything that was answered, see history.py.
+        errors: What was not, by status code.
+        wrong: Errors that nobody should see whatever dies.
+        worked: Seconds that the clients have worked.
+    """
+
+    def __init__(self, address: str, corpus: Corpus, seed: int, versioning: Versioning = "assigned") -> None:
+        self.name = f"load-{uuid.uuid4().hex[:12]}"
+        self.operations: list[Operation] = []
+        self.errors: Counter[grpc.StatusCode] = Counter()
+        self.wrong: list[CsrError] = []
+        self.worked = 0.0
+        self._address = address
+        self._corpus = corpus
+        self._versioning: Versioning = versioning
+        self._random = random.Random(seed)
+        self._ids = [f"dok-ü{number}" for number in range(1_200)]
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+
+    def create(self) -> None:
+        """Create the collection."""
+        with Client(self._address) as client:
+            client.create_collection(
+                self.name,
+                "model",
+                kind="codes",
+                fingerprint=FINGERPRINT,
+                hidden_dim=HIDDEN_DIM,
+                k_max=K_MAX,
+                partitions=PARTITIONS,
+                versioning=self._versioning,
+            )
+
+    @contextmanager
+    def working(self, clients: int = 3) -> Iterator[None]:
+        """Work while the block runs, and until every write that was begun is acknowledged."""
+        self._stop.clear()
+        threads = [threading.Thread(target=self._work, args=(self._random.random(),)) for _ in range(clients)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.worked += time.monotonic() - began
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+        for failure in self._failures:
+            raise failure
+
+    @property
+    def rate(self) -> float:
+        """Documents written or read, queries and counts that were answered, per second of work."""
+        return sum(_size(operation) for operation in self.operations) / self.worked
+
+    def summary(self) -> str:
+        """Return how many requests of each kind were answered, and how many attempts failed."""
+        counts = Counter(type(operation).__name__ for operation in self.operations)
+        failed = Counter({code.name: number for code, number in self.errors.items()})
+        return ", ".join(f"{number} x {name}" for name, number in sorted((counts + failed).items()))
+
+    def recording(self) -> Recording:
+        """Return all of it, with what the collection holds now."""
+        with Client(self._address) as client:
+            return Recording(PARTITIONS, list(self.operations), self._read(client, self._ids))
+
+    def _work(self, seed: float) -> None:
+        try:
+            with Client(self._address, ATTEMPT_SECONDS) as client:
+                worker = _Worker(self, client, self._corpus, random.Random(seed))
+                while not self._stop.is_set():
+                    worker.do_something()
+        except BaseException as error:
+            self._failures.append(error)
+
+    def _read(self, client: Client, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        for start in range(0, len(ids), 500):
+            documents = client.get(self.name, ids[start : start + 500], include_codes=True).documents
+            found |= {document.id: (document.version, code_of(document, self._corpus)) for document in documents}
+        return found
+
+
+class _Worker:
+    def __init__(self, load: Load, client: Client, corpus: Corpus, rng: random.Random) -> None:
+        self._load = load
+        self._client = client
+        self._corpus = corpus
+        self._random = rng
+        self._token = Token("", {})
+
+    def do_something(self) -> None:
+        """Carry out one operation; one that fails, unless it writes, is counted and forgotten."""
+        operation = self._random.choices((self._write, self._search, self._read, self._count), weights=(40, 45, 12, 3))[
+            0
+        ]
+        try:
+            self._load.operations.append(operation())
+        except CsrError as error:
+            self._failed(error)
+
+    def _write(self) -> Write:
+        ids = self._random.sample(self._load._ids, DOCUMENTS_PER_WRITE)
+        deletion = self._random.random() < 0.25
+        codes = [DELETED if deletion else self._random.randrange(len(self._corpus.stored)) for _ in ids]
+        versions = self._versions(len(ids))
+        write_id = uuid.UUID(int=self._random.getrandbits(128)).hex
+        began = time.monotonic()
+        result = self._until_acknowledged(lambda: self._send(ids, codes, versions, write_id))
+        self._token = result.token
+        outcomes = [Outcome(outcome.status, outcome.version) for outcome in result.results]
+        return Write(began, time.monotonic(), ids, codes, versions, outcomes, result.token.positions)
+
+    def _versions(self, count: int) -> list[int]:
+        """Client versions follow the clock loosely, so that many come too late."""
+        if self._load._versioning == "assigned":
+            return []
+        return [int(1_000 * (time.monotonic() + self._random.gauss(0, 2))) for _ in range(count)]
+
+    def _send(self, ids: list[str], codes: list[int], versions: list[int], write_id: str) -> WriteResult:
+        options = {"versions": versions or None, "write_id": write_id}
+        if codes[0] == DELETED:
+            return self._client.delete(self._load.name, ids, **options)  # type: ignore[arg-type]
+        return self._client.upsert(
+            self._load.name,
+            ids,
+            codes=self._corpus.codes(codes),
+            payloads=[{"code": code} for code in codes],
+            **options,  # type: ignore[arg-type]
+        )
+
+    def _until_acknowledged(self, send: Callable[[], Answer]) -> Answer:
+        deadline = time.monotonic() + WRITE_SECONDS_MAX
+        while True:
+            try:
+                return send()
+            except CsrError as error:
+                self._failed(error)
+                if time.monotonic() > deadline:
+                    raise
+
+    def _search(self) -> Search:
+        queries = [self._random.randrange(len(self._corpus.asked)) for _ in range(QUERIES_PER_SEARCH)]
+        token = self._token if self._token.collection_id and self._random.random() < 0.5 else None
+        top_n = self._random.choice((1, 10, 30))
+        answer = self._client.search(self._load.name, codes=self._corpus.queries(queries), top_n=top_n, token=token)
+        hits = [[(hit.id, hit.score) for hit in found] for found in answer.hits]
+        return Search(queries, top_n, token.positions if token else {}, answer.receipt.token.positions, hits)
+
+    def _read(self) -> Read:
+        ids = self._random.sample(self._load._ids, DOCUMENTS_PER_WRITE)
+        began = time.monotonic()
+        found = self._load._read(self._client, ids)
+        return Read(began, time.monotonic(), ids, found)
+
+    def _count(self) -> Count:
+        result = self._client.count(self._load.name)
+        return Count(result.count, result.token.positions)
+
+    def _failed(self, error: CsrError) -> None:
+        code = status_of(error)
+        self._load.errors[code] += 1
+        if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            self._load.wrong.append(error)
+
+
+def code_of(document: Document, corpus: Corpus) -> int:
+    """Return the number of a document's code; DAMAGED unless payload and code are those that were written together."""
+    if document.payload is None or document.latents is None or document.weights is None:
+        return DAMAGED
+    number = int(document.payload["code"])
+    stored = np.round(document.weights.astype(np.float64) * 65_535).astype(int)
+    found = list(zip(document.latents.tolist(), stored.tolist(), strict=True))
+    return number if found == corpus.stored[number] else DAMAGED
+
+
+def _size(operation: Operation) -> int:
+    match operation:
+        case Write() | Read():
+            return len(operation.ids)
+        case Search():
+            return len(operation.queries)
+        case Count():
+            return 1
