@@ -1,54 +1,56 @@
-"""When to repeat a call: UNAVAILABLE only, with exponential back-off and jitter, within a total time."""
+"""When to repeat a call: while a deployment is UNAVAILABLE or overloaded; nothing else passes by itself."""
 
+import random
 import time
 from typing import Final
 
 import grpc
-from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from services.runtime.errors import CsrError, DeadlineSpent, error_from_rpc, status_of
+from services.runtime.errors import CsrError, DeadlineSpent, Overloaded, error_from_rpc, status_of
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 _LEAST_ATTEMPT_SECONDS: Final = 0.001
+_JITTER: Final = 0.25
+"""Of the delay that an overloaded server asks for, so that the clients it sent away do not come back as one."""
 
 
 class Budget:
     """The total time of one call of the client, retries included."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
         self._end = time.monotonic() + seconds
-        self._unavailable: CsrError | None = None
-
-    def meaning(self, error: grpc.RpcError) -> CsrError:
-        """Return the domain error behind a failed attempt.
-
-        When the time ends in the middle of a repeat, that is what made the repeat necessary, not the deadline.
-        """
-        meant = error_from_rpc(error)
-        if isinstance(meant, DeadlineSpent) and self._unavailable is not None:
-            return self._unavailable
-        if _is_unavailable(meant):
-            self._unavailable = meant
-        return meant
+        self._failures = 0
+        self._cause: CsrError | None = None
 
     def remaining(self) -> float:
         """Seconds that the next attempt may take."""
         return max(self._end - time.monotonic(), _LEAST_ATTEMPT_SECONDS)
 
-    def retrying(self) -> Retrying:
-        """Return a policy for blocking calls; the last error is raised as it is."""
-        return Retrying(retry=_WHEN, wait=_PAUSE, stop=stop_before_delay(self._seconds), reraise=True)
+    def pause(self, failed: grpc.RpcError | CsrError) -> float:
+        """Return the seconds to wait before the next attempt.
 
-    def async_retrying(self) -> AsyncRetrying:
-        """Return a policy for asyncio; the last error is raised as it is."""
-        return AsyncRetrying(retry=_WHEN, wait=_PAUSE, stop=stop_before_delay(self._seconds), reraise=True)
+        Raises:
+            CsrError: there is none: the error behind a failure that stays, or the time is up. When it ends in the
+                middle of a repeat, that is what made the repeat necessary, not the deadline.
+        """
+        error = failed if isinstance(failed, CsrError) else error_from_rpc(failed)
+        if isinstance(error, DeadlineSpent) and self._cause is not None:
+            raise self._cause from failed
+        if not _passes(error):
+            raise error from failed
+        seconds = self._backoff(error)
+        if seconds >= self._end - time.monotonic():
+            raise error from failed
+        self._cause = error
+        self._failures += 1
+        return seconds
+
+    def _backoff(self, error: CsrError) -> float:
+        if isinstance(error, Overloaded):
+            return error.retry_seconds * random.uniform(1.0, 1.0 + _JITTER)
+        return random.uniform(0.0, min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS))
 
 
-def _is_unavailable(error: BaseException) -> bool:
-    return isinstance(error, CsrError) and status_of(error) is grpc.StatusCode.UNAVAILABLE
-
-
-_WHEN: Final = retry_if_exception(_is_unavailable)
-_PAUSE: Final = wait_random_exponential(multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS)
+def _passes(error: CsrError) -> bool:
+    return isinstance(error, Overloaded) or status_of(error) is grpc.StatusCode.UNAVAILABLE

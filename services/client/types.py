@@ -1,6 +1,6 @@
 """What the client takes and returns: numpy arrays and plain frozen dataclasses, no protobuf."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 Kind = Literal["dense", "codes"]
 Versioning = Literal["assigned", "client"]
 GenerationState = Literal["building", "active", "retained"]
-WriteStatus = Literal["applied", "unchanged", "stale", "conflict"]
+FieldType = Literal["keyword", "int", "float", "bool", "keywords"]
+WriteStatus = Literal["applied", "unchanged", "stale", "conflict", "missing", "invalid"]
 Payload = Mapping[str, Any]
 """A JSON object."""
+Floats = NDArray[np.floating[Any]]
+"""Embeddings [n, d]."""
 
 
 class Codes(NamedTuple):
@@ -39,10 +42,12 @@ class Token:
 
 @dataclass(frozen=True)
 class DocumentWrite:
-    """What became of one document, and the version that is stored now."""
+    """What became of one document, and the version that is stored now (0: none is)."""
 
     status: WriteStatus
     version: int
+    error: str = ""
+    """Status invalid: what is wrong with the document."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,44 @@ class WriteResult:
     token: Token
     write_id: str
     """Repeat the write under this name to learn its first result again."""
+    visible: bool = False
+    """With wait: searches see it. False when the time was up first; it is stored all the same."""
+
+
+@dataclass(frozen=True)
+class FilterDeletion:
+    """What a deletion by filter did."""
+
+    deleted: int
+    skipped: int
+    """Documents that matched, but were written again meanwhile, or have a higher version."""
+    token: Token
+    visible: bool
+    """As in WriteResult."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents for upsert_stream, any number; vectors in exactly one of three forms. See Client.upsert."""
+
+    ids: Sequence[str]
+    embeddings: Floats | None = None
+    texts: Sequence[str] | None = None
+    codes: Codes | None = None
+    payloads: Sequence[Payload] | None = None
+    versions: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of one batch of an upsert stream."""
+
+    skipped: int
+    """The first documents of the batch, which an earlier stream of the same id had stored; they were not sent."""
+    results: list[DocumentWrite]
+    """One per other document, in order."""
+    token: Token | None
+    """Covers everything that was stored; None when nothing was sent."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +162,12 @@ class Receipt:
     """Positions that every partition had reached at least."""
     payloads_missing: bool
     """The store could not be read: hits come without payloads."""
+    missing_partitions: list[int]
+    """With allow_partial: partitions that did not answer."""
+    staleness_seconds: float
+    """The answer lacks no write that was acknowledged longer ago than this."""
+    k_lowered: bool
+    """With allow_lower_k: k_query and k_docs are lower than what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +175,45 @@ class SearchResult:
     """One list of hits per query, in order; each by score descending, then id ascending."""
 
     hits: list[list[Hit]]
+    receipt: Receipt
+
+
+@dataclass(frozen=True)
+class Page:
+    """Documents by id ascending (as UTF-8 bytes)."""
+
+    documents: list[Document]
+    next_cursor: str
+    """For the next page; empty after the last."""
+    receipt: Receipt
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one latent adds to a score; the weights are those of the L2-normalised codes."""
+
+    latent: int
+    query_weight: float
+    document_weight: float
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a document scores what it scores: the contributions, largest first, add up to the score."""
+
+    id: str
+    found: bool
+    """False: there is no such document."""
+    score: float
+    contributions: list[Contribution]
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """One explanation per id, in order."""
+
+    explanations: list[Explanation]
     receipt: Receipt
 
 
@@ -151,6 +239,8 @@ class Collection:
     k_max: int
     partitions: int
     generations: list[Generation]
+    fields: dict[str, FieldType]
+    """Declared fields, which filters may use."""
 
     @property
     def active(self) -> Generation:
@@ -168,6 +258,8 @@ class PartitionState:
     index_server: str
     visible_lsn: int
     ready: bool
+    staleness_seconds: float
+    """The server lacks no write that was acknowledged longer ago than this; 0 when it cannot be reached."""
 
 
 @dataclass(frozen=True)

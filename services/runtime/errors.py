@@ -164,6 +164,8 @@ STATUS: Final[Mapping[type[CsrError], grpc.StatusCode]] = {
     InternalError: grpc.StatusCode.INTERNAL,
 }
 
+_TOO_LARGE: Final = "message larger than max"
+"""In the text of gRPC's own RESOURCE_EXHAUSTED when a message is beyond its limit: waiting does not help."""
 _BY_NAME: Final = {kind.__name__: kind for kind in STATUS}
 _BY_CODE: Final[Mapping[grpc.StatusCode, type[CsrError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -206,8 +208,9 @@ def error_from_rpc(error: grpc.RpcError) -> CsrError:
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return InternalError(str(error))
     metadata = {str(key): str(value) for key, value in error.trailing_metadata() or ()}
-    kind = _BY_NAME.get(metadata.get(ERROR_METADATA_KEY, ""), _BY_CODE.get(error.code(), InternalError))
-    meant = kind(error.details() or error.code().name)
+    details = error.details() or error.code().name
+    unnamed = LimitExceeded if _TOO_LARGE in details else _BY_CODE.get(error.code(), InternalError)
+    meant = _BY_NAME.get(metadata.get(ERROR_METADATA_KEY, ""), unnamed)(details)
     pushback = metadata.get(RETRY_METADATA_KEY, "")
     if isinstance(meant, Overloaded) and pushback.isdecimal():
         meant.retry_seconds = int(pushback) / 1_000

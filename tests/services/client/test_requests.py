@@ -1,11 +1,14 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from csr.v1 import search_pb2
-from services.client import Codes
-from services.client.requests import batch_slices, delete_requests, search_request, upsert_requests
+from services.client import Batch, Codes
+from services.client.searches import search_request
+from services.client.writes import batch_slices, delete_requests, update_payloads_requests, upsert_requests
 from services.runtime import limits
 from services.runtime.codec import codes_from_proto
 from services.runtime.errors import InvalidRequest, InvalidVector
@@ -13,11 +16,9 @@ from services.runtime.errors import InvalidRequest, InvalidVector
 FINGERPRINT = "ab" * 16
 
 
-def upserts(ids: list[str], write_id: str = "w", **given_: object) -> list[search_pb2.UpsertRequest]:
+def upserts(ids: list[str], **given_: Any) -> list[search_pb2.UpsertRequest]:
     """Return the requests of one upsert."""
-    absent = dict.fromkeys(("embeddings", "texts", "codes", "payloads", "versions"))
-    fields = {**absent, "allow_truncation": False, **given_}
-    return list(upsert_requests("docs", ids, write_id=write_id, **fields))  # type: ignore[arg-type]
+    return list(upsert_requests("docs", Batch(ids, **given_), "w", allow_truncation=False, wait=False))
 
 
 @given(st.lists(st.integers(1, 3_000_000), max_size=1500))
@@ -68,7 +69,7 @@ def test_the_same_write_makes_the_same_requests() -> None:
     assert first == second
     assert [request.write_id for request in first] == ["w/0", "w/1", "w/2"]
     assert [request.write_id for request in upserts(["a"], embeddings=embeddings[:1])] == ["w"]
-    deletions = list(delete_requests("docs", ids, None, "w"))
+    deletions = list(delete_requests("docs", ids, None, "w", wait=False))
     assert [request.write_id for request in deletions] == ["w/0", "w/1", "w/2"]
     assert [id for request in deletions for id in request.ids] == ids
 
@@ -99,7 +100,7 @@ def test_an_empty_write_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="ids: empty"):
         upserts([], embeddings=np.ones((0, 4)))
     with pytest.raises(InvalidRequest, match="ids: empty"):
-        list(delete_requests("docs", [], None, "w"))
+        list(delete_requests("docs", [], None, "w", wait=False))
 
 
 @given(st.lists(st.lists(st.integers(1, 100), max_size=6), min_size=1, max_size=8))
@@ -127,10 +128,19 @@ def test_wrong_weights_are_left_for_the_server_to_judge() -> None:
 
 def test_absent_options_stay_absent() -> None:
     """min_score 0 and no min_score would be the same, and an empty token would ask for a wait."""
-    asked = dict.fromkeys(("embeddings", "codes", "token"))
-    numbers = dict.fromkeys(("k", "k_query", "k_docs", "rerank"), 0)
-    fields = {"texts": ["a"], "top_n": 1, "include_payloads": False, "allow_truncation": False, **asked, **numbers}
-    without = search_request("docs", min_score=None, **fields)  # type: ignore[arg-type]
+    without = search_request("docs", texts=["a"])
     assert not without.HasField("min_score")
     assert not without.HasField("token")
-    assert search_request("docs", min_score=0.0, **fields).HasField("min_score")  # type: ignore[arg-type]
+    assert not without.HasField("where")
+    assert search_request("docs", texts=["a"], min_score=0.0).HasField("min_score")
+
+
+def test_payload_updates_are_cut_as_upserts_are() -> None:
+    """Large updates would be refused, or a payload be removed that should have been replaced."""
+    ids = [f"d{row}" for row in range(1500)]
+    payloads = [None if row == 7 else {"row": row} for row in range(1500)]
+    requests = list(update_payloads_requests("docs", ids, payloads, None, "w", wait=True))
+    assert [request.write_id for request in requests] == ["w/0", "w/1"]
+    sent = [text for request in requests for text in request.payloads_json]
+    assert sent == ["" if row == 7 else f'{{"row":{row}}}' for row in range(1500)]
+    assert all(request.wait for request in requests)

@@ -12,12 +12,14 @@ import pytest
 from csr.v1 import control_pb2, control_pb2_grpc, search_pb2, search_pb2_grpc
 from services.client import AsyncClient, Client
 from services.runtime.errors import (
-    ERROR_METADATA_KEY,
     CsrError,
     InvalidRequest,
+    LimitExceeded,
     Overloaded,
     PartitionUnavailable,
+    StoreFull,
     StoreUnavailable,
+    error_metadata,
     status_of,
 )
 from tests.support.redis_server import free_port
@@ -52,7 +54,7 @@ class Failing(search_pb2_grpc.SearchServiceServicer, control_pb2_grpc.ControlSer
         self.calls += 1
         if self.errors:
             error = self.errors.pop(0)
-            context.set_trailing_metadata(((ERROR_METADATA_KEY, type(error).__name__),))
+            context.set_trailing_metadata(error_metadata(error))
             context.abort(status_of(error), str(error))
 
 
@@ -90,13 +92,50 @@ async def test_unavailable_is_repeated_in_asyncio(servicer: Failing, address: st
     assert servicer.calls == 3
 
 
-@pytest.mark.parametrize("error", [InvalidRequest("top_n"), Overloaded("queue")])
+def test_overload_is_repeated_when_the_server_says(servicer: Failing, address: str) -> None:
+    """Every peak of load would reach the users, or repeats would make it worse."""
+    servicer.errors = [Overloaded("queue", retry_seconds=0.4), Overloaded("queue", retry_seconds=0.3)]
+    started = time.monotonic()
+    with Client(address) as client:
+        assert client.count("docs").count == 7
+    assert servicer.calls == 3
+    assert 0.7 <= time.monotonic() - started < 5.0
+
+
+async def test_overload_is_repeated_in_asyncio(servicer: Failing, address: str) -> None:
+    """Every peak of load would reach the users of asyncio."""
+    servicer.errors = [Overloaded("queue", retry_seconds=0.3)]
+    started = time.monotonic()
+    async with AsyncClient(address) as client:
+        assert (await client.count("docs")).count == 7
+    assert time.monotonic() - started >= 0.3
+
+
+def test_overload_beyond_the_time_is_told_at_once(servicer: Failing, address: str) -> None:
+    """A caller would wait for an answer that cannot come in time."""
+    servicer.errors = [Overloaded("queue", retry_seconds=60.0)]
+    started = time.monotonic()
+    with Client(address, timeout_seconds=5.0) as client, pytest.raises(Overloaded, match="queue") as raised:
+        client.count("docs")
+    assert raised.value.retry_seconds == 60.0
+    assert time.monotonic() - started < 2.0
+    assert servicer.calls == 1
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("top_n"), StoreFull("redis")])
 def test_nothing_else_is_repeated(servicer: Failing, address: str, error: CsrError) -> None:
-    """Hopeless requests would be repeated, and overload be made worse."""
+    """Hopeless requests would be repeated."""
     servicer.errors = [error]
     with Client(address) as client, pytest.raises(type(error), match=str(error)):
         client.count("docs")
     assert servicer.calls == 1
+
+
+def test_a_message_beyond_the_limits_of_grpc_is_not_repeated(servicer: Failing, address: str) -> None:
+    """A request that can never be read would be sent again and again, as if the server were busy."""
+    with Client(address) as client, pytest.raises(LimitExceeded, match="larger than max"):
+        client.get("docs", ["x" * 100] * 60_000)
+    assert servicer.calls == 0
 
 
 def test_a_repeated_write_keeps_its_id(servicer: Failing, address: str) -> None:

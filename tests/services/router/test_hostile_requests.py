@@ -6,7 +6,7 @@ import pytest
 
 from csr.v1 import search_pb2
 from services.client import Client, Codes
-from services.client.requests import search_request
+from services.client.searches import search_request
 from services.runtime import limits
 from services.runtime.errors import InvalidRequest, LimitExceeded, error_from_rpc
 from tests.services.router.corpus import FINGERPRINT, create_codes_collection, random_codes
@@ -42,7 +42,7 @@ def test_a_token_has_at_most_one_position_a_partition(client: Client, stubs: Stu
     """Millions of positions in one request would hold up all others."""
     create_codes_collection(client, name)
     token = client.upsert(name, ["a"], codes=random_codes(1, seed=1)).token
-    request = search_request(name, None, None, random_codes(1, seed=1), 1, 0, 0, 0, None, 0, False, token, False)
+    request = search_request(name, codes=random_codes(1, seed=1), top_n=1, token=token)
     request.token.positions.extend([search_pb2.PartitionPosition()] * 500_000)
     with pytest.raises(Exception, match=r"token\.positions: 500001, the collection has 4 partitions") as raised:
         stubs.search.Search(request, timeout=10)

@@ -1,0 +1,59 @@
+"""An asyncio connection to a router."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from csr.v1 import control_pb2_grpc, search_pb2_grpc
+from services.client.retry import Budget
+from services.runtime.channel import CHANNEL_OPTIONS
+from services.runtime.errors import error_from_rpc
+
+Response = TypeVar("Response")
+
+
+class Connection:
+    """A channel to a router for one event loop, and how calls over it are repeated."""
+
+    def __init__(self, address: str, timeout_seconds: float = 30.0) -> None:
+        """Create a client; it connects at the first call.
+
+        Args:
+            address: host:port of a router.
+            timeout_seconds: Longest that one call takes, retries included. A write of many documents is sent as
+                several requests, each with this time; of an upsert stream it is the longest time without progress.
+        """
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._search = search_pb2_grpc.SearchServiceStub(self._channel)
+        self._control = control_pb2_grpc.ControlServiceStub(self._channel)
+        self._timeout_seconds = timeout_seconds
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def _retried(self, method: Callable[..., Awaitable[Response]], request: Any) -> Response:
+        budget = Budget(self._timeout_seconds)
+        while True:
+            try:
+                return await method(request, timeout=budget.remaining())
+            except grpc.RpcError as error:
+                pause = budget.pause(error)
+            await asyncio.sleep(pause)
+
+    async def _once(self, method: Callable[..., Awaitable[Response]], request: Any) -> Response:
+        try:
+            return await method(request, timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error

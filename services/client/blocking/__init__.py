@@ -1,0 +1,15 @@
+"""The blocking client. Every method is one call of the router, or a few; see services.client for a tour."""
+
+from services.client.blocking.collections import CollectionCalls
+from services.client.blocking.reads import ReadCalls
+from services.client.blocking.writes import WriteCalls
+
+__all__ = ["Client"]
+
+
+class Client(CollectionCalls, WriteCalls, ReadCalls):
+    """A connection to a router; may be shared between threads. Use it as a context manager, or close it.
+
+    Calls raise the errors of services.runtime.errors. Reads, and writes under their write id, are repeated while the
+    deployment is UNAVAILABLE or overloaded (after the delay that it asks for), until the time is up.
+    """
