@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from services.index.core import columns, planner
 from services.index.core.code import as_array
 from services.index.core.errors import CoreError, InvalidPositions, InvalidRows, InvalidSearch, InvalidState
-from services.index.core.fields import Declared
+from services.index.core.fields import Declared, is_keyword
 from services.index.core.limits import K_MAX, LSN_MAX, PARTITION_MAX, TOP_N_MAX, VERSION_MAX
 from services.index.core.planner import KERNELS, Kernel
 from services.index.core.search import Options
@@ -91,6 +91,19 @@ def some_partitions(partitions: Collection[int], error: type[CoreError] = Invali
         require_int("partitions", partition, 0, PARTITION_MAX, error)
         chosen[partition] = True
     return chosen
+
+
+def after(text: str | None) -> bytes:
+    """Return what ids must come after, as UTF-8; nothing by default.
+
+    Raises:
+        InvalidSearch: not text.
+    """
+    if text is None:
+        return b""
+    if not is_keyword(text):
+        raise InvalidSearch(f"after must be valid Unicode text, not {text!r:.80}")
+    return text.encode()
 
 
 def positions(lsns: Mapping[int, int] | None) -> dict[int, int]:

@@ -7,23 +7,19 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from services.index.core import arguments, code, columns, explain, search, snapshot, statistics
+from services.index.core import arguments, code, columns, snapshot
 from services.index.core.code import Codes
-from services.index.core.errors import InvalidCode, InvalidIndex, InvalidRows
-from services.index.core.explain import Explanation
+from services.index.core.errors import InvalidIndex, InvalidRows
 from services.index.core.fields import Record, check_records, declare
 from services.index.core.ids import pack_ids
 from services.index.core.limits import HIDDEN_DIM_MAX, K_MAX
-from services.index.core.planner import Kernel
+from services.index.core.reading import Reader
 from services.index.core.rows import Rows
-from services.index.core.search import Hit
-from services.index.core.statistics import Statistics
 from services.index.core.stored import StoredArrays
-from services.index.core.where import Where, check_filter
 from services.index.core.writer import State, Writer
 
 
-class SparseIndex:
+class SparseIndex(Reader):
     """Documents by code, searched exactly while they are being written.
 
     Score(q, d) = Σ q̂·d̂ / √(Σq̂² · Σd̂²) over the first k_query latents of the query and the first k_docs of the
@@ -119,86 +115,6 @@ class SparseIndex:
         """
         return self._writer.drop_partitions(arguments.some_partitions(partitions, InvalidRows))
 
-    def search(
-        self,
-        latents: ArrayLike,
-        weights: ArrayLike,
-        top_n: int,
-        k: int | None = None,
-        k_query: int | None = None,
-        k_docs: int | None = None,
-        where: Where | None = None,
-        min_score: float | None = None,
-        partitions: Collection[int] | None = None,
-        threads: int = 1,
-        at: State | None = None,
-        kernel: Kernel | None = None,
-    ) -> list[list[Hit]]:
-        """Find the best documents for each query.
-
-        Args:
-            latents: Integer [queries, width].
-            weights: float32 [queries, width], as `upsert`, with at most 256 > 0.
-            top_n: Most hits of a query, 1..1,000.
-            k: Sets k_query and k_docs both.
-            k_query: Latents of each query in use, 1..256; all of them by default.
-            k_docs: Latents of each document in use, a level: a power of two up to k_max, or k_max, the default.
-            where: Filter over declared fields.
-            min_score: Least score of a hit, inclusive.
-            partitions: Only documents of these partitions.
-            threads: Threads that share the queries; results are the same for any number.
-            at: A state of this index to search instead of the latest.
-            kernel: Search segments with this kernel, whatever it costs; for tests and benchmarks.
-
-        Returns:
-            For each query its hits (id, score), best first; all queries see the same moment of the index.
-
-        Raises:
-            InvalidCode, InvalidSearch, InvalidState, InvalidFilter, UnknownField.
-        """
-        options = arguments.options(self._levels, top_n, k, k_query, k_docs, min_score, kernel)
-        arguments.require_int("threads", threads, 1, 1_024)
-        queries = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
-        if where is not None:
-            check_filter(where, self.fields)
-        chosen = None if partitions is None else arguments.some_partitions(partitions)
-        state = self._moment(at)
-        allowed = search.allowed_rows(state, where, chosen)
-        return search.search(state, queries, options, allowed, threads)
-
-    def explain(
-        self,
-        latents: ArrayLike,
-        weights: ArrayLike,
-        ids: Sequence[str],
-        k: int | None = None,
-        k_query: int | None = None,
-        k_docs: int | None = None,
-        at: State | None = None,
-    ) -> list[Explanation | None]:
-        """Say for one query which latents make up the scores of documents, found by a search or not.
-
-        Args:
-            latents: Integer [1, width].
-            weights: float32 [1, width], as `search`.
-            ids: Distinct ids of documents.
-            k: As `search`; so are k_query, k_docs and at. Hits of a search are explained by the same arguments, and
-                by the same state where writes go on.
-
-        Returns:
-            For each id its score and contributions, or None where there is no such document (any more).
-
-        Raises:
-            InvalidId, InvalidCode, InvalidSearch, InvalidState.
-        """
-        options = arguments.options(self._levels, 1, k, k_query, k_docs, None, None)
-        query = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
-        if len(query.latents) != 1:
-            raise InvalidCode(f"latents must hold one query to explain, not {len(query.latents)}")
-        prefix = code.with_width(query, options.k_query)
-        state = self._moment(at)
-        return explain.explain(state, prefix, options.k_docs, pack_ids(ids), self.hidden_dim)
-
     def save(
         self, path: str | os.PathLike[str], lsns: Mapping[int, int] | None = None, at: State | None = None
     ) -> None:
@@ -246,28 +162,6 @@ class SparseIndex:
             Exception: what made a merge fail. Nothing is lost: the index answers and can be written to as before.
         """
         self._writer.settle()
-
-    @property
-    def state(self) -> State:
-        """What a search sees that begins now; writes never change it, so it can be searched again later."""
-        return self._writer.state
-
-    def __len__(self) -> int:
-        return self._writer.state.documents
-
-    def ids(self) -> list[str]:
-        """Return the ids of all documents, ascending as UTF-8 bytes."""
-        return search.document_ids(self._writer.state)
-
-    def statistics(self) -> Statistics:
-        """Count what the index holds. Cost: one pass over all codes."""
-        return statistics.count(self._writer.state, self.hidden_dim)
-
-    def _moment(self, at: State | None) -> State:
-        if at is None:
-            return self._writer.state
-        arguments.require_state(at, self.hidden_dim, self.k_max, self.fields)
-        return at
 
     def _upsert(
         self,

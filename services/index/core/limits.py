@@ -7,6 +7,7 @@ HIDDEN_DIM_MAX: Final = 65_536
 K_MAX: Final = 256
 """Active latents of a stored code, and of a query."""
 TOP_N_MAX: Final = 1_000
+SCAN_MAX: Final = 1_000_000
 ID_BYTES_MAX: Final = 128
 PARTITION_MAX: Final = 65_535
 """Partitions are stored as u16."""

@@ -58,6 +58,11 @@ class Allowed(NamedTuple):
     """Bits, and how many are set."""
     recent: Words
 
+    @property
+    def documents(self) -> int:
+        """How many rows these are."""
+        return sum(count for _, count in self.parts) + bits.count(self.recent)
+
 
 def allowed_rows(state: State, where: Where | None, partitions: NDArray[np.bool_] | None) -> Allowed:
     """Evaluate a checked filter and a choice of partitions, [65,536], over all rows that are not deleted."""

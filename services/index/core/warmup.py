@@ -22,6 +22,7 @@ def warmup() -> None:
     for where in (None, Eq("word", "a")):
         index.search(latents[:1], weights[:1], 1, where=where)
     index.explain(latents[:1], weights[:1], ["recent"])
+    index.scan(1)
     index.delete([f"sealed-{i}" for i in range(count // 2)])
     index.statistics()
     with tempfile.TemporaryDirectory() as folder:

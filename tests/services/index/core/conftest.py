@@ -43,7 +43,7 @@ def everything(index: SparseIndex) -> list[Any]:
         for where in (None, Eq("year", 2000), Eq("tags", "x"))
         for partitions in (None, [1], [3])
     ]
-    return [len(index), index.ids(), counts, usage, answers]
+    return [len(index), index.ids(), index.scan(1_000_000), counts, usage, answers]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from services.index.core import bits
 from services.index.core.index import SparseIndex
 
 STYLES = (
@@ -109,11 +108,7 @@ def batches(draw: st.DrawFn, hidden_dim: int, width: int, count_max: int = 12) -
 
 def held(index: SparseIndex) -> dict[str, tuple[int, int]]:
     """Return the version and partition of every document."""
-    return {
-        rows.ids.row(row).tobytes().decode(): (int(rows.versions[row]), int(rows.partitions[row]))
-        for rows, alive in index.state.sources
-        for row in bits.rows_of(alive, len(rows)).tolist()
-    }
+    return {document.id: (document.version, document.partition) for document in index.scan(1_000_000)}
 
 
 def single(latents: list[int], weights: list[float]) -> dict[str, Any]:

@@ -130,6 +130,15 @@ class IndexMachine(RuleBasedStateMachine):
             )
             assert found == expected, kernel
 
+    @rule(after=st.none() | st.sampled_from(NAMES), limit=st.integers(1, 30), where=st.none() | FILTERS)
+    def scan(self, after: str | None, limit: int, where: Any) -> None:
+        """Compare a page, and a count, with the sorted documents."""
+        names = sorted(self.documents, key=str.encode)
+        names = [name for name in names if where is None or matches(where, self.documents[name].fields)]
+        assert self.index.count(where) == len(names)
+        names = [name for name in names if after is None or name.encode() > after.encode()]
+        assert [document.id for document in self.index.scan(limit, after, where)] == names[:limit]
+
     @invariant()
     def holds_exactly_the_documents(self) -> None:
         """Documents are neither lost nor doubled."""

@@ -81,6 +81,24 @@ def test_impossible_searches(untouched: SparseIndex, arguments: dict[str, Any], 
         untouched.search(**{**CODE, "top_n": 5, **arguments})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"limit": 0}, r"limit must be 1\.\.1000000, not 0"),
+        ({"limit": 1_000_001}, r"limit must be 1\.\.1000000, not 1000001"),
+        ({"limit": 2.0}, r"limit must be 1\.\.1000000, not 2\.0"),
+        ({"after": 7}, "after must be valid Unicode text, not 7"),
+        ({"after": b"a"}, "after must be valid Unicode text, not b'a'"),
+        ({"after": "\ud800"}, "after must be valid Unicode text"),
+        ({"partitions": [-1]}, r"partitions must be 0\.\.65535, not -1"),
+    ],
+)
+def test_impossible_scans(untouched: SparseIndex, arguments: dict[str, Any], message: str) -> None:
+    """A page would be empty, and whoever scrolls would take it for the last one."""
+    with pytest.raises(errors.InvalidSearch, match=message):
+        untouched.scan(**{"limit": 5, **arguments})
+
+
 @pytest.mark.parametrize("rows", [1, 5_000])
 @pytest.mark.parametrize("other", [(16, 4, FIELDS), (8, 2, FIELDS), (8, 4, {}), (8, 4, {**FIELDS, "year": "float"})])
 def test_states_of_other_indexes(untouched: SparseIndex, tmp_path: Path, other: Any, rows: int) -> None:
@@ -93,6 +111,10 @@ def test_states_of_other_indexes(untouched: SparseIndex, tmp_path: Path, other: 
         untouched.search(**CODE, top_n=5, at=there.state)
     with pytest.raises(errors.InvalidState, match=message):
         untouched.explain(**CODE, ids=["1"], at=there.state)
+    with pytest.raises(errors.InvalidState, match=message):
+        untouched.scan(5, at=there.state)
+    with pytest.raises(errors.InvalidState, match=message):
+        untouched.count(at=there.state)
     with pytest.raises(errors.InvalidState, match=message):
         untouched.save(tmp_path / "snapshot", at=there.state)
     assert list(tmp_path.iterdir()) == []
@@ -150,6 +172,10 @@ def test_impossible_filters(untouched: SparseIndex, where: Any, error: type[erro
     """A misspelt filter would silently match nothing, or everything."""
     with pytest.raises(error, match=message):
         untouched.search(**CODE, top_n=5, where=where)
+    with pytest.raises(error, match=message):
+        untouched.scan(5, where=where)
+    with pytest.raises(error, match=message):
+        untouched.count(where)
 
 
 def test_filters_may_nest_to_the_limit(index: SparseIndex) -> None:

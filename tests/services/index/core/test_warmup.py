@@ -38,5 +38,6 @@ def test_nothing_is_compiled_after_warmup(tmp_path: object) -> None:
                 each.search(queries.latents, queries.weights, 100, **options)
         each.explain(queries.latents[:1], queries.weights[:1], ["1", "2"])
         each.statistics()
+        each.scan(100, "1", Eq("tag", "a"))
         each.delete([str(row) for row in range(20_000)])
     assert compiled_kernels() == before
