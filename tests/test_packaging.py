@@ -38,7 +38,7 @@ def test_wheel_holds_everything_that_runs_and_nothing_else(wheel: Path) -> None:
     wanted = {
         "csr/v1/search_pb2.py",
         "csr/v1/search_pb2_grpc.pyi",
-        "services/index/store/partition.lua",
+        "services/index/store/lua/write.lua",
         "services/py.typed",
     }
     assert wanted <= set(names)

@@ -120,8 +120,11 @@ class Follower:
         self._notice_caught_up()
 
     async def _follow_table(self, table: PlacementTable) -> None:
-        records = {record.collection_id: record for record in await self._catalog.list()}
+        listing = await self._catalog.listing()
+        records = {record.collection_id: record for record in listing.records}
         for collection_id in self.collections.keys() - records.keys():
+            if self.collections[collection_id].record.name in listing.unreadable:
+                continue  # it is still there, and what is known of it goes on being served
             dropped = self.collections.pop(collection_id)
             self._cancel_loads(dropped.held.values())
             dropped.close()

@@ -124,7 +124,9 @@ class Directory:
         """
         # Every time: the Redis that answers now may be another one than a moment ago.
         self._policy = await ensure_functions(self._redis)
-        records = await self.catalog.list()
+        listing = await self.catalog.listing()
+        known = [record for name, record in self._records.items() if name in listing.unreadable]
+        records = [*listing.records, *known]
         self._placement = await read_placement(self._redis)
         listed = {record.collection_id for record in records}
         self._deleted &= listed

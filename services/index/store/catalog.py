@@ -2,19 +2,34 @@
 
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
+import structlog
 from redis.asyncio import Redis
 
+from services.index.core.fields import FIELD_TYPES, FieldType
 from services.index.store.connection import store_errors
-from services.index.store.keys import COLLECTIONS, UNFINISHED, partition_keys
+from services.index.store.keys import CATALOG_REVISION, COLLECTIONS, UNFINISHED, partition_keys
 from services.index.store.meta import new_partition_fields
-from services.runtime.errors import CollectionExists, CorruptRecord, StoreUnavailable, UnknownCollection, WrongState
+from services.runtime.errors import (
+    CollectionExists,
+    CorruptRecord,
+    CsrError,
+    StoreUnavailable,
+    UnknownCollection,
+    WrongState,
+)
 
-RECORD_FORMAT: Final = 1
+log = structlog.get_logger()
+
+RECORD_FORMAT: Final = 2
+"""Format 1 had no declared fields."""
 _CREATION_SECONDS_MAX: Final = 60.0
 """A creation that is older than this was abandoned by its process."""
+_KEYS: Final = (COLLECTIONS, UNFINISHED, CATALOG_REVISION)
+"""What csr_publish and csr_retire take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,9 @@ class CollectionRecord:
         k_max: Active latents kept per document.
         partitions: Hash buckets of ids, fixed.
         generations: By generation ascending; exactly one is active.
-        revision: Grows by one with every change of the record.
+        revision: Grows by one with every change of the record; writers name it, and a partition's term says which
+            one they must know at least.
+        fields: Types of the declared fields, by name; compare as equal, but do not hash.
     """
 
     name: str
@@ -62,6 +79,7 @@ class CollectionRecord:
     generations: tuple[GenerationRecord, ...]
     state: Literal["open", "deleted"] = "open"
     revision: int = 1
+    fields: Mapping[str, FieldType] = field(default_factory=dict, hash=False)
 
     @property
     def active(self) -> GenerationRecord:
@@ -86,6 +104,8 @@ class CollectionRecord:
             if layout > RECORD_FORMAT:
                 raise WrongState(f"collection record format {layout}: this release reads up to {RECORD_FORMAT}")
             generations = tuple(GenerationRecord(**generation) for generation in fields.pop("generations"))
+            if not set(fields.get("fields", {}).values()) <= set(FIELD_TYPES):
+                raise ValueError(f"types of fields are {', '.join(FIELD_TYPES)}")
             return cls(**fields, generations=generations)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptRecord(f"collection record: {error!r}") from None
@@ -94,6 +114,19 @@ class CollectionRecord:
 def new_collection_id() -> str:
     """Return a random collection id, 16 hex digits."""
     return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogListing:
+    """All of the catalogue.
+
+    Attributes:
+        records: By name ascending.
+        unreadable: Collections that exist, but whose records cannot be read: name -> why.
+    """
+
+    records: list[CollectionRecord]
+    unreadable: Mapping[str, str]
 
 
 class Catalog:
@@ -120,7 +153,7 @@ class Catalog:
                     calls.hset(partition_keys(record.collection_id, partition).meta, mapping=new_partition_fields())
                 await calls.execute()
             outcome = await self._redis.fcall(
-                "csr_publish", 2, COLLECTIONS, UNFINISHED, record.name, record.collection_id, record.to_json(), entry
+                "csr_publish", len(_KEYS), *_KEYS, record.name, record.collection_id, record.to_json(), entry
             )
             if outcome == b"published":
                 return
@@ -137,11 +170,33 @@ class Catalog:
         """
         return CollectionRecord.from_json(await self._get_json(name))
 
-    async def list(self) -> list[CollectionRecord]:
-        """Return all collections, by name ascending."""
+    async def listing(self) -> CatalogListing:
+        """Return all collections. A record that cannot be read hides no other one."""
         with store_errors("list collections"):
-            records = await self._redis.hvals(COLLECTIONS)
-        return sorted(map(CollectionRecord.from_json, records), key=lambda record: record.name)
+            texts = await self._redis.hgetall(COLLECTIONS)
+        records: list[CollectionRecord] = []
+        unreadable: dict[str, str] = {}
+        for name, text in sorted(texts.items()):
+            try:
+                records.append(CollectionRecord.from_json(text))
+            except CsrError as error:
+                unreadable[name.decode(errors="replace")] = str(error)
+        return CatalogListing(records, unreadable)
+
+    async def list(self) -> list[CollectionRecord]:
+        """Return all collections whose records can be read, by name ascending; the others are logged."""
+        listing = await self.listing()
+        for name, reason in listing.unreadable.items():
+            log.warning("collection record unreadable", collection=name, reason=reason)
+        return listing.records
+
+    async def revision(self) -> int:
+        """Return a number that is another one, and higher, after every change of the catalogue; 0 before the first.
+
+        After Redis lost its latest writes it may be lower, but then it never stands for other contents than before.
+        """
+        with store_errors("read the revision of the catalogue"):
+            return int(await self._redis.get(CATALOG_REVISION) or 0)
 
     async def delete(self, name: str) -> CollectionRecord:
         """Delete a collection and return its last record, in state `deleted`.
@@ -157,16 +212,8 @@ class Catalog:
             record = CollectionRecord.from_json(text)
             deleted = replace(record, state="deleted", revision=record.revision + 1)
             with store_errors(f"delete collection {name!r}"):
-                if await self._redis.fcall(
-                    "csr_retire",
-                    2,
-                    COLLECTIONS,
-                    UNFINISHED,
-                    name,
-                    record.collection_id,
-                    text,
-                    _unfinished_entry(deleted, None),
-                ):
+                entry = _unfinished_entry(deleted, None)
+                if await self._redis.fcall("csr_retire", len(_KEYS), *_KEYS, name, record.collection_id, text, entry):
                     await self._remove(deleted)
                     return deleted
 
@@ -177,7 +224,11 @@ class Catalog:
             now, _ = await self._redis.time()
             removed = 0
             for entry in entries:
-                record, since = _parse_unfinished(entry)
+                try:
+                    record, since = _parse_unfinished(entry)
+                except CsrError as error:
+                    log.warning("unfinished collection unreadable", reason=str(error))
+                    continue
                 if since is not None:
                     if now - since < _CREATION_SECONDS_MAX:
                         continue
@@ -215,5 +266,8 @@ def _unfinished_entry(record: CollectionRecord, creating_since: int | None) -> s
 
 def _parse_unfinished(entry: bytes) -> tuple[CollectionRecord, int | None]:
     """Return the collection, and the Redis time in seconds when its creation began; None for a deletion."""
-    fields: dict[str, Any] = json.loads(entry)
-    return CollectionRecord.from_json(fields["record"]), fields["creating_since"]
+    try:
+        fields: dict[str, Any] = json.loads(entry)
+        return CollectionRecord.from_json(fields["record"]), fields["creating_since"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptRecord(f"unfinished collection: {error!r}") from None

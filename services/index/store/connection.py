@@ -31,7 +31,7 @@ _BY_CODE: Final[Mapping[str, type[CsrError]]] = {
     "MISCONF": StoreFull,  # the disk refuses: nothing can be made durable
     "BUSY": StoreUnavailable,
     "NOREPLICAS": StoreUnavailable,
-    # partition.lua
+    # our functions
     "CSRCLOSED": WrongState,
     "CSRFROZEN": WrongState,
     "CSRTERM": WrongState,

@@ -1,20 +1,23 @@
 """Bytes of documents, records and log entries; pure functions, no Redis.
 
-All of it is recomputed in Python from what partition.lua wrote. Layouts (integers big-endian unless said otherwise;
+All of it is recomputed in Python from what the functions wrote. Layouts (integers big-endian unless said otherwise;
 `‖` is concatenation; hash() is SHA-1):
 
     body       u8 format (1) · u8 codes · u16 embedding dim (0: none) · u32 payload bytes
                · embedding, little-endian float16 · payload
                · per code, by generation ascending: u32 generation · u16 length · latents · weights,
                  each `length` little-endian u16
-    content    u8 flags (bit 0: tombstone) · 8 bytes input digest · body (empty for a tombstone)
+    content    u8 kind (0: document, 1: tombstone) · 8 bytes input digest · body (empty for a tombstone);
+               what a writer hands over may also be of kind 2: instead of the body, a payload to put into the stored one
     record     u64 version · 8 bytes checksum · content            the value in the hash of documents
     checksum   first 8 bytes of hash(u64 version ‖ id ‖ content)
-    log entry  stream id `<lsn>-0`, fields: i = id · r = record · c = chain, 20 bytes
-    chain      hash(previous chain ‖ u64 lsn ‖ u64 version ‖ checksum ‖ id); 20 zero bytes before LSN 1
+    log entry  stream id `<lsn>-0`, fields: i = id · r = record · p = previous, u64: the version that was live before,
+               0 for none · c = chain, 20 bytes
+    chain      hash(chain before ‖ u64 lsn ‖ u64 version ‖ u64 previous ‖ checksum ‖ id); 20 zero bytes before LSN 1
     digest     of a document: hash(id ‖ u64 version); of a state: XOR of the digests of its live documents
 
-The chain covers bodies through their checksums, so extending it costs one short hash.
+The chain covers bodies through their checksums, so extending it costs one short hash. Because entries say what they
+replace, a reader knows count and state digest without remembering versions.
 """
 
 import hashlib
@@ -35,9 +38,12 @@ GENESIS_CHAIN: Final = bytes(DIGEST_BYTES)
 EMPTY_STATE_DIGEST: Final = bytes(DIGEST_BYTES)
 """State digest of a partition without documents."""
 
+_DOCUMENT: Final = 0
 _TOMBSTONE: Final = 1
+_PAYLOAD: Final = 2
 _BODY_HEADER: Final = struct.Struct(">BBHI")
 _CODE_HEADER: Final = struct.Struct(">IH")
+_U64: Final = struct.Struct(">Q")
 _RECORD_HEADER: Final = struct.Struct(">Q8sB8s")
 _CHECKSUM_BYTES: Final = 8
 _VERSION_BYTES: Final = 8
@@ -112,6 +118,7 @@ class LogEntry:
         body: Encoded; see decode_body.
         checksum: 8 bytes.
         chain: 20 bytes, over this entry and all before it.
+        previous: Version that was live before; 0 when there was none.
     """
 
     lsn: int
@@ -122,6 +129,7 @@ class LogEntry:
     body: bytes
     checksum: bytes
     chain: bytes
+    previous: int = 0
 
     @classmethod
     def parse(cls, stream_id: bytes, fields: Mapping[bytes, bytes]) -> "LogEntry":
@@ -133,10 +141,11 @@ class LogEntry:
         try:
             lsn = int(stream_id.removesuffix(b"-0"))
             id, raw, chain = fields[b"i"].decode(), fields[b"r"], fields[b"c"]
-        except (KeyError, ValueError) as error:
+            (previous,) = _U64.unpack(fields[b"p"])
+        except (KeyError, ValueError, struct.error) as error:
             raise CorruptRecord(f"log entry {stream_id!r}: {error!r}") from None
         version, checksum, deleted, digest, body = _parse_record(id, raw)
-        return cls(lsn, id, version, deleted, digest, body, checksum, chain)
+        return cls(lsn, id, version, deleted, digest, body, checksum, chain, previous)
 
     @property
     def record(self) -> StoredRecord:
@@ -193,7 +202,12 @@ def decode_body(raw: bytes) -> DocumentBody:
 
 def encode_content(deleted: bool, input_digest: bytes, body: bytes) -> bytes:
     """Return what a writer hands to the function, which completes it with version and checksum."""
-    return bytes((_TOMBSTONE if deleted else 0,)) + input_digest + body
+    return bytes((_TOMBSTONE if deleted else _DOCUMENT,)) + input_digest + body
+
+
+def encode_payload(input_digest: bytes, payload: bytes) -> bytes:
+    """Return what a writer hands to the function to replace nothing but a document's payload."""
+    return bytes((_PAYLOAD,)) + input_digest + payload
 
 
 def input_digest(*parts: bytes) -> bytes:
@@ -213,9 +227,10 @@ def checksum_of(version: int, id: str, content: bytes) -> bytes:
     return _sha1(struct.pack(">Q", version) + id.encode() + content)[:_CHECKSUM_BYTES]
 
 
-def chain_after(previous: bytes, entry: LogEntry) -> bytes:
-    """Return the chain that an entry must carry when it follows `previous`, 20 bytes."""
-    return _sha1(previous + struct.pack(">QQ", entry.lsn, entry.version) + entry.checksum + entry.id.encode())
+def chain_after(chain: bytes, entry: LogEntry) -> bytes:
+    """Return the chain that an entry must carry when it follows `chain`, 20 bytes."""
+    numbers = struct.pack(">QQQ", entry.lsn, entry.version, entry.previous)
+    return _sha1(chain + numbers + entry.checksum + entry.id.encode())
 
 
 def document_digest(id: str, version: int) -> bytes:

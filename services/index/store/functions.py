@@ -1,4 +1,4 @@
-"""Loads our functions (partition.lua, catalog.lua) into Redis and checks that this Redis can be trusted with data."""
+"""Loads our functions (lua/) into Redis and checks that this Redis can be trusted with data."""
 
 from dataclasses import dataclass
 from importlib.resources import files
@@ -8,13 +8,16 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from services.index.store.connection import store_errors
+from services.index.store.entry import BODY_FORMAT
+from services.index.store.keys import LOG_CHANNEL
 from services.index.store.meta import FORMAT
 from services.runtime.errors import WrongState
 from services.runtime.limits import VERSION_MAX, WRITE_IDS_KEPT
 
-LIBRARY_VERSION: Final = 2
+LIBRARY_VERSION: Final = 3
 """Grows with every change of the Lua files: processes of several releases share one Redis."""
-_FILES: Final = ("partition.lua", "catalog.lua")
+_FILES: Final = ("bytes", "meta", "document", "plan", "log", "write", "catalog")
+"""In this order, because Lua knows only what was defined before."""
 _OLDEST_REDIS: Final = (7, 0)
 
 
@@ -53,12 +56,14 @@ def functions_source() -> str:
     constants = {
         "LIBRARY_VERSION": LIBRARY_VERSION,
         "FORMAT": FORMAT,
+        "BODY_FORMAT": BODY_FORMAT,
         "VERSION_MAX": VERSION_MAX,
         "WRITE_IDS_KEPT": WRITE_IDS_KEPT,
+        "LOG_CHANNEL": f"'{LOG_CHANNEL}'",
     }
     header = ["#!lua name=csr", *(f"local {name} = {value}" for name, value in constants.items())]
-    folder = files("services.index.store")
-    return "\n".join([*header, *(folder.joinpath(name).read_text() for name in _FILES)])
+    folder = files("services.index.store").joinpath("lua")
+    return "\n".join([*header, *(folder.joinpath(f"{name}.lua").read_text() for name in _FILES)])
 
 
 async def _check_server(redis: Redis) -> None:

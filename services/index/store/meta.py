@@ -7,8 +7,11 @@ from typing import Final, Literal
 from services.index.store.entry import EMPTY_STATE_DIGEST, GENESIS_CHAIN
 from services.runtime.errors import CorruptRecord, WrongState
 
-FORMAT: Final = 1
-"""Layout of all keys of a partition; partition.lua writes the same."""
+FORMAT: Final = 2
+"""Layout of all keys of a partition, as the functions write it.
+
+Format 1 had no `p` in log entries, and chains without it; records are alike. The first write turns 1 into 2.
+"""
 FIELDS: Final = ("format", "state", "term", "lsn", "chain", "digest", "documents")
 FIRST_TERM: Final = 1
 
@@ -21,7 +24,7 @@ class PartitionMeta:
 
     Attributes:
         state: `open` takes writes, `frozen` does not for now, `closed` never again.
-        term: Grows with every change of the partition's rules; writers that name an older one are refused.
+        term: Revision of the collection's record that writers must know at least; older ones are refused.
         lsn: Position of the last entry; 0 before the first.
         chain: Chain of the last entry, 20 bytes.
         digest: State digest, 20 bytes.

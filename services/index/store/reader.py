@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from redis.asyncio import Redis
 
@@ -11,6 +12,8 @@ from services.index.store.entry import DocumentBody, StoredRecord, decode_body
 from services.index.store.keys import partition_keys, partition_of
 from services.index.store.meta import FIELDS, PartitionMeta, parse_meta
 from services.runtime.errors import WrongState
+
+_REPAIRS_PER_READ: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,30 @@ class DocumentReader:
             meta = _check_open(record, parse_meta(values))
             heads.append(PartitionHead(partition, meta.lsn, meta.documents, meta.digest.hex(), meta.term))
         return heads
+
+    async def repairs(self, record: CollectionRecord, generation: int, limit: int) -> dict[str, int]:
+        """Return documents that lack their code of a generation, id -> version; in no order.
+
+        The list is kept with every write that knows the generation; documents stored before are not in it.
+
+        Args:
+            record: The collection.
+            generation: One of its generations.
+            limit: How many are enough.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        found: dict[str, int] = {}
+        prefix = f"{generation}:"
+        with store_errors(f"read repairs of {record.name!r}"):
+            for partition in range(record.partitions):
+                key = partition_keys(record.collection_id, partition).repairs
+                async for field, version in self._redis.hscan_iter(key, match=f"{prefix}*", count=_REPAIRS_PER_READ):
+                    if len(found) >= limit:
+                        return found
+                    found[field.decode().removeprefix(prefix)] = int(version)
+        return found
 
 
 def _check_open(record: CollectionRecord, meta: PartitionMeta | None) -> PartitionMeta:

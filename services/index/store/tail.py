@@ -28,7 +28,7 @@ class ReloadReason(StrEnum):
     """Why a log cannot be followed from where the reader stands."""
 
     GAP = "gap"
-    """Entries are missing: trimmed, or lost."""
+    """Entries are missing: trimmed, lost, or of format 1, which cannot be followed."""
     REWOUND = "rewound"
     """The log ends before the reader's position, or was rewritten there: Redis lost acknowledged writes."""
     CHAIN = "chain"
@@ -155,6 +155,8 @@ def _examine(
 def _next_entry(
     tail: PartitionTail, stream_id: bytes, fields: Mapping[bytes, bytes]
 ) -> tuple[LogEntry | None, ReloadReason | None]:
+    if b"p" not in fields:  # format 1 does not say what an entry replaced
+        return None, ReloadReason.GAP
     try:
         entry = LogEntry.parse(stream_id, fields)
     except CorruptRecord:

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from services.index.store import catalog
 from services.index.store.catalog import Catalog, CollectionRecord, GenerationRecord
 from services.index.store.connection import connect
-from services.index.store.keys import COLLECTIONS, UNFINISHED
+from services.index.store.keys import CATALOG_REVISION, COLLECTIONS, UNFINISHED
 from services.index.store.reader import DocumentReader
 from services.index.store.writer import LogWriter
 from services.runtime.errors import CollectionExists, CorruptRecord, StoreUnavailable, UnknownCollection, WrongState
@@ -35,6 +35,42 @@ async def test_a_collection_can_be_created_read_and_listed(redis: Redis, new_rec
     assert {record.name for record in records} <= set(names)
     assert len(await DocumentReader(redis).heads(records[0])) == 3
     assert await redis.hlen(UNFINISHED) == 0
+
+
+async def test_every_change_of_the_catalogue_has_a_higher_revision(redis: Redis, new_record: NewRecord) -> None:
+    """Otherwise routers and index servers that read only what changed would miss a collection, or its deletion."""
+    catalog = Catalog(redis)
+    record = new_record()
+    revisions = [await catalog.revision()]
+    await catalog.create(record)
+    revisions.append(await catalog.revision())
+    with pytest.raises(CollectionExists):
+        await catalog.create(replace(new_record(), name=record.name))
+    assert await catalog.revision() == revisions[-1], "nothing changed"
+    await redis.set(CATALOG_REVISION, 9 * 10**15)  # a clock that was ahead
+    await catalog.delete(record.name)
+    revisions.append(await catalog.revision())
+    assert revisions[0] < revisions[1] < 9 * 10**15 < revisions[2]
+    await redis.delete(CATALOG_REVISION)
+    await catalog.create(record)
+    assert await catalog.revision() not in (0, *revisions), "a Redis that lost everything does not look unchanged"
+
+
+async def test_an_unreadable_record_hides_no_other(redis: Redis, new_record: NewRecord) -> None:
+    """Otherwise one damaged record would stop every router and index server from seeing any change."""
+    record = new_record()
+    await Catalog(redis).create(record)
+    await redis.hset(COLLECTIONS, "damaged", "no record")
+    await redis.hset(UNFINISHED, "damaged", "no entry")
+    try:
+        listing = await Catalog(redis).listing()
+        assert record in listing.records
+        assert listing.unreadable.keys() == {"damaged"}
+        assert record in await Catalog(redis).list()
+        await Catalog(redis).resume_deletions()
+    finally:
+        await redis.hdel(COLLECTIONS, "damaged")
+        await redis.hdel(UNFINISHED, "damaged")
 
 
 async def test_unknown_names_are_unknown(redis: Redis) -> None:
@@ -164,12 +200,23 @@ async def test_the_active_generation_is_the_one_in_that_state(new_record: NewRec
     assert replace(new_record(), generations=swapped).active.generation == 2
 
 
+def test_records_keep_declared_fields_and_may_have_none(new_record: NewRecord) -> None:
+    """Otherwise filters would be refused after an upgrade, or collections of the release before unreadable."""
+    record = replace(new_record(), fields={"colour": "keyword", "size": "float", "tags": "keywords"})
+    assert CollectionRecord.from_json(record.to_json()) == record
+    assert hash(CollectionRecord.from_json(record.to_json())) == hash(record)
+    old = new_record().to_json().replace('"format":2', '"format":1').replace(',"fields":{}', "")
+    assert '"fields"' not in old
+    assert CollectionRecord.from_json(old).fields == {}
+
+
 def test_records_of_a_newer_format_and_nonsense_are_refused(new_record: NewRecord) -> None:
     """Otherwise an old router would misread a collection, for instance search the wrong generation."""
     text = new_record().to_json()
     assert CollectionRecord.from_json(text).to_json() == text
-    with pytest.raises(WrongState, match="format 2"):
-        CollectionRecord.from_json(text.replace('"format":1', '"format":2'))
-    for nonsense in ("", "[]", "{}", text.replace('"k_max"', '"k"')):
+    with pytest.raises(WrongState, match="format 3"):
+        CollectionRecord.from_json(text.replace('"format":2', '"format":3'))
+    colour = text.replace('"fields":{}', '"fields":{"colour":"rgb"}')
+    for nonsense in ("", "[]", "{}", text.replace('"k_max"', '"k"'), colour):
         with pytest.raises(CorruptRecord):
             CollectionRecord.from_json(nonsense)

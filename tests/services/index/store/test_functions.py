@@ -12,6 +12,7 @@ from tests.support.redis_server import RedisServer
 SOURCE_DIGESTS = {
     1: "179fa7f2ebdc83c6c32fc73ba3139799307c4e93fe9068fcdbeeb944e37a8d1f",
     2: "04e88093e7b368033b502569bd1653876a2b238d82cd033bb6b90aa5faa45211",
+    3: "20f4b626393e9b95ce6237951104b6cb1d290b6c2e5330fa3fadda85327f5afb",
 }
 """SHA-256 of the library's text by version; a changed text needs a new version and a new line."""
 

@@ -1,4 +1,11 @@
-from services.index.store.keys import COLLECTIONS, PLACEMENT, UNFINISHED, partition_keys, partition_of
+from services.index.store.keys import (
+    CATALOG_REVISION,
+    COLLECTIONS,
+    PLACEMENT,
+    UNFINISHED,
+    partition_keys,
+    partition_of,
+)
 
 
 def _tag(key: str) -> str:
@@ -15,5 +22,5 @@ def test_the_keys_of_one_transaction_share_a_hash_tag() -> None:
     """Otherwise Redis Cluster would refuse every write."""
     keys = partition_keys("0123456789abcdef", 5).all()
     assert {_tag(key) for key in keys} == {"0123456789abcdef:5"}
-    assert len(set(keys)) == 4
-    assert {_tag(key) for key in (COLLECTIONS, UNFINISHED, PLACEMENT)} == {"catalog"}
+    assert len(set(keys)) == 7
+    assert {_tag(key) for key in (COLLECTIONS, UNFINISHED, CATALOG_REVISION, PLACEMENT)} == {"catalog"}

@@ -153,9 +153,12 @@ async def test_entries_of_another_history_break_the_chain(
     assert ([entry.lsn for entry in batch.entries], batch.reload) == ([1, 2], ReloadReason.CHAIN)
 
 
-async def _restore(redis: Redis, dumps: Mapping[str, bytes]) -> None:
+async def _restore(redis: Redis, dumps: Mapping[str, bytes | None]) -> None:
     for key, dump in dumps.items():
-        await redis.restore(key, 0, dump, replace=True)
+        if dump is None:
+            await redis.delete(key)
+        else:
+            await redis.restore(key, 0, dump, replace=True)
 
 
 @pytest.mark.parametrize(("written_after", "reason"), [(0, "rewound"), (2, "rewound"), (3, "chain")])
@@ -187,7 +190,7 @@ async def test_an_unreadable_partition_does_not_stop_the_others(
     record = new_record(partitions=2)
     await Catalog(redis).create(record)
     await writer.write(record, 1, [upsert("a", 1)], "w")
-    await redis.hset(partition_keys(record.collection_id, 0).meta, field, "9e9" if field == "lsn" else "2")
+    await redis.hset(partition_keys(record.collection_id, 0).meta, field, "9e9" if field == "lsn" else "3")
     bad, good = await read_tails(redis, [PartitionTail(record.collection_id, p) for p in range(2)])
     assert (bad.reload, good.reload, good.tail.lsn) == (ReloadReason.CORRUPT, None, 1)
     with pytest.raises(CorruptRecord if field == "lsn" else WrongState):
