@@ -1,5 +1,6 @@
 """A real Redis in a process of its own, which a test may kill and start again."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -18,11 +19,12 @@ class RedisServer:
 
     name = "redis"
 
-    def __init__(self, binary: Path, folder: Path, *options: str) -> None:
+    def __init__(self, binary: Path, folder: Path, *options: str, **environment: str) -> None:
         self.binary = binary
         self.folder = folder
         self.port = free_port()
         self._options = options
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -52,6 +54,7 @@ class RedisServer:
                     *("--loglevel", "warning", "--daemonize", "no"),
                     *self._options,
                 ],
+                env={**os.environ, **self._environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
