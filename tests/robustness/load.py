@@ -7,7 +7,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import grpc
 import numpy as np
@@ -25,8 +24,6 @@ ATTEMPT_SECONDS = 3.0
 """Longest that one attempt takes, so that few operations wait for a process that died."""
 WRITE_SECONDS_MAX = 120.0
 """Longest that a write is repeated; after that the service does not heal."""
-
-Answer = TypeVar("Answer")
 
 
 class Load:
@@ -57,16 +54,7 @@ class Load:
     def create(self) -> None:
         """Create the collection."""
         with Client(self._address) as client:
-            client.create_collection(
-                self.name,
-                "model",
-                kind="codes",
-                fingerprint=FINGERPRINT,
-                hidden_dim=HIDDEN_DIM,
-                k_max=K_MAX,
-                partitions=PARTITIONS,
-                versioning=self._versioning,
-            )
+            create_collection(client, self.name, versioning=self._versioning)
 
     @contextmanager
     def working(self, clients: int = 3) -> Iterator[None]:
@@ -100,7 +88,8 @@ class Load:
     def recording(self) -> Recording:
         """Return all of it, with what the collection holds now."""
         with Client(self._address) as client:
-            return Recording(PARTITIONS, list(self.operations), self._read(client, self._ids))
+            final = read_documents(client, self.name, self._corpus, self._ids)
+            return Recording(PARTITIONS, list(self.operations), final)
 
     def _work(self, seed: float) -> None:
         try:
@@ -110,13 +99,6 @@ class Load:
                     worker.do_something()
         except BaseException as error:
             self._failures.append(error)
-
-    def _read(self, client: Client, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-        found: dict[str, tuple[int, int]] = {}
-        for start in range(0, len(ids), 500):
-            documents = client.get(self.name, ids[start : start + 500], include_codes=True).documents
-            found |= {document.id: (document.version, code_of(document, self._corpus)) for document in documents}
-        return found
 
 
 class _Worker:
@@ -143,39 +125,16 @@ class _Worker:
         codes = [DELETED if deletion else self._random.randrange(len(self._corpus.stored)) for _ in ids]
         versions = self._versions(len(ids))
         write_id = uuid.UUID(int=self._random.getrandbits(128)).hex
-        began = time.monotonic()
-        result = self._until_acknowledged(lambda: self._send(ids, codes, versions, write_id))
-        self._token = result.token
-        outcomes = [Outcome(outcome.status, outcome.version) for outcome in result.results]
-        return Write(began, time.monotonic(), ids, codes, versions, outcomes, result.token.positions)
+        write, self._token = write_until_acknowledged(
+            self._client, self._load.name, self._corpus, ids, codes, versions, write_id, self._failed
+        )
+        return write
 
     def _versions(self, count: int) -> list[int]:
         """Client versions follow the clock loosely, so that many come too late."""
         if self._load._versioning == "assigned":
             return []
         return [int(1_000 * (time.monotonic() + self._random.gauss(0, 2))) for _ in range(count)]
-
-    def _send(self, ids: list[str], codes: list[int], versions: list[int], write_id: str) -> WriteResult:
-        options = {"versions": versions or None, "write_id": write_id}
-        if codes[0] == DELETED:
-            return self._client.delete(self._load.name, ids, **options)  # type: ignore[arg-type]
-        return self._client.upsert(
-            self._load.name,
-            ids,
-            codes=self._corpus.codes(codes),
-            payloads=[{"code": code} for code in codes],
-            **options,  # type: ignore[arg-type]
-        )
-
-    def _until_acknowledged(self, send: Callable[[], Answer]) -> Answer:
-        deadline = time.monotonic() + WRITE_SECONDS_MAX
-        while True:
-            try:
-                return send()
-            except CsrError as error:
-                self._failed(error)
-                if time.monotonic() > deadline:
-                    raise
 
     def _search(self) -> Search:
         queries = [self._random.randrange(len(self._corpus.asked)) for _ in range(QUERIES_PER_SEARCH)]
@@ -188,7 +147,7 @@ class _Worker:
     def _read(self) -> Read:
         ids = self._random.sample(self._load._ids, DOCUMENTS_PER_WRITE)
         began = time.monotonic()
-        found = self._load._read(self._client, ids)
+        found = read_documents(self._client, self._load.name, self._corpus, ids)
         return Read(began, time.monotonic(), ids, found)
 
     def _count(self) -> Count:
@@ -200,6 +159,75 @@ class _Worker:
         self._load.errors[code] += 1
         if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             self._load.wrong.append(error)
+
+
+def write_until_acknowledged(
+    client: Client,
+    collection: str,
+    corpus: Corpus,
+    ids: Sequence[str],
+    codes: Sequence[int],
+    versions: Sequence[int],
+    write_id: str,
+    failed: Callable[[CsrError], None] = lambda _: None,
+) -> tuple[Write, Token]:
+    """Store documents, or delete them if the first code is DELETED, under one write id, as often as it takes.
+
+    Raises:
+        CsrError: it took longer than WRITE_SECONDS_MAX; `failed` has heard of all errors before.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            result = _send(client, collection, corpus, ids, codes, versions or None, write_id)
+            break
+        except CsrError as error:
+            failed(error)
+            if time.monotonic() > began + WRITE_SECONDS_MAX:
+                raise
+    outcomes = [Outcome(outcome.status, outcome.version) for outcome in result.results]
+    return Write(began, time.monotonic(), ids, codes, versions, outcomes, result.token.positions), result.token
+
+
+def _send(
+    client: Client,
+    collection: str,
+    corpus: Corpus,
+    ids: Sequence[str],
+    codes: Sequence[int],
+    versions: Sequence[int] | None,
+    write_id: str,
+) -> WriteResult:
+    if codes[0] == DELETED:
+        return client.delete(collection, ids, versions=versions, write_id=write_id)
+    payloads = [{"code": code} for code in codes]
+    sent = corpus.codes(codes)
+    return client.upsert(collection, ids, codes=sent, payloads=payloads, versions=versions, write_id=write_id)
+
+
+def read_documents(client: Client, collection: str, corpus: Corpus, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return version and number of the code of the documents that exist, by id."""
+    found: dict[str, tuple[int, int]] = {}
+    for start in range(0, len(ids), 500):
+        documents = client.get(collection, ids[start : start + 500], include_codes=True).documents
+        found |= {document.id: (document.version, code_of(document, corpus)) for document in documents}
+    return found
+
+
+def create_collection(
+    client: Client, name: str, partitions: int = PARTITIONS, versioning: Versioning = "assigned"
+) -> None:
+    """Create a collection for codes of a corpus."""
+    client.create_collection(
+        name,
+        "model",
+        kind="codes",
+        fingerprint=FINGERPRINT,
+        hidden_dim=HIDDEN_DIM,
+        k_max=K_MAX,
+        partitions=partitions,
+        versioning=versioning,
+    )
 
 
 def code_of(document: Document, corpus: Corpus) -> int:
