@@ -13,7 +13,10 @@ from services.runtime.errors import FingerprintMismatch, InvalidRequest, Invalid
 
 _FLOAT = np.dtype("<f4")
 _SHORT = np.dtype("<u2")
+_FLOAT_MAX = np.finfo(np.float32).max
 _HALF_MAX = float(np.finfo(np.float16).max)
+_HALF_ZERO = float(np.finfo(np.float16).smallest_subnormal) / 2
+"""The largest number that float16 rounds to 0."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,18 @@ def check_embeddings(embeddings: npt.NDArray[np.float32], field: str) -> None:
     Raises:
         InvalidVector: naming the first offending row.
     """
-    finite = np.abs(embeddings) <= _HALF_MAX  # False for NaN, too
+    # One pass for the many that are fine; NaN is in no range.
+    greatest = np.maximum(embeddings.max(axis=1, initial=0), -embeddings.min(axis=1, initial=0))
+    if ((greatest > _HALF_ZERO) & (greatest <= _HALF_MAX)).all():
+        return
+    finite = np.abs(embeddings) <= _HALF_MAX
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         raise InvalidVector(
             f"{field}[{row}][{column}]: {embeddings[row, column]}, must be finite and within ±{_HALF_MAX:.0f} (float16)"
         )
-    nonzero = embeddings.astype(np.float16).any(axis=1)
-    if not nonzero.all():
-        raise InvalidVector(f"{field}[{int(np.argmin(nonzero))}]: all zeros (in float16), an embedding has a direction")
+    row = int(np.argmin(greatest > _HALF_ZERO))
+    raise InvalidVector(f"{field}[{row}]: all zeros (in float16), an embedding has a direction")
 
 
 def codes_to_proto(codes: RaggedCodes, fingerprint: str) -> vector_pb2.CodeBatch:
@@ -150,11 +156,35 @@ def codes_from_proto(
     if lengths.max() > active_max:
         row = int(np.argmax(lengths))
         raise LimitExceeded(f"{field}[{row}]: {lengths[row]} active latents, at most {active_max} are allowed")
-    _check_code_values(codes, field, hidden_dim)
+    if not _are_codes(codes, hidden_dim):
+        _refuse_codes(codes, field, hidden_dim)
     return codes
 
 
-def _check_code_values(codes: RaggedCodes, field: str, hidden_dim: int) -> None:
+def _are_codes(codes: RaggedCodes, hidden_dim: int) -> bool:
+    """Whether _refuse_codes would find nothing: a few passes, because every vector of every request comes by here."""
+    latents, weights = codes.latents, codes.weights
+    if latents.size == 0:
+        return True
+    # No comparison holds for NaN.
+    if latents.max() >= hidden_dim or not (weights.min() > 0 and weights.max() <= _FLOAT_MAX):
+        return False
+    rising = weights[1:] > weights[:-1]
+    keys = latents.astype(np.int64)
+    if len(codes) > 1:
+        first = codes.offsets[1:-1]
+        rising[first[(first > 0) & (first < latents.size)] - 1] = False  # between two codes weights may rise
+        keys += np.repeat(np.arange(len(codes)) << 16, codes.lengths)
+    keys.sort()
+    return not rising.any() and bool((keys[1:] > keys[:-1]).all())
+
+
+def _refuse_codes(codes: RaggedCodes, field: str, hidden_dim: int) -> None:
+    """Name the first value that is wrong, if one is.
+
+    Raises:
+        InvalidVector: naming it.
+    """
     rows = np.repeat(np.arange(len(codes)), codes.lengths)
 
     def refuse(positions: npt.NDArray[np.intp], reason: str) -> None:

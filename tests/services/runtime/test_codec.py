@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from csr.v1 import vector_pb2
+from services.runtime import codec
 from services.runtime.codec import (
     RaggedCodes,
     check_embeddings,
@@ -91,6 +92,24 @@ def test_codes_that_no_model_makes_are_refused(latents: list[int], weights: list
         codes_from_proto(codes_to_proto(codes, FINGERPRINT), "codes", HIDDEN_DIM, 8, FINGERPRINT)
 
 
+@given(ragged_codes(), st.data())
+def test_whatever_is_wrong_is_named(codes: RaggedCodes, data: st.DataObject) -> None:
+    """The quick check would let a code pass that the careful one refuses, or refuse one without a reason."""
+    for values, wrong in (
+        (codes.latents, st.sampled_from([0, 1, 63, 64, 65_535])),
+        (codes.weights, st.sampled_from([1.0, 2.5, 5.0, 0.0, -1.0, np.nan, np.inf, 1e-45])),
+    ):
+        if len(values) and data.draw(st.booleans()):
+            values[data.draw(st.integers(0, len(values) - 1))] = data.draw(wrong)
+    try:
+        codec._refuse_codes(codes, "codes", HIDDEN_DIM)
+    except InvalidVector:
+        named = True
+    else:
+        named = False
+    assert codec._are_codes(codes, HIDDEN_DIM) is not named
+
+
 def test_neighbouring_codes_do_not_disturb_each_other() -> None:
     """Good codes would be refused because of the code before them."""
     codes = RaggedCodes(
@@ -143,6 +162,28 @@ def test_what_float16_cannot_hold_is_refused(value: float) -> None:
     """A stored embedding would turn into infinity."""
     with pytest.raises(InvalidVector, match=r"embeddings\[1\]\[2\]"):
         check_embeddings(np.array([[1, 1, 1], [1, 1, value]], np.float32), "embeddings")
+
+
+@given(
+    npst.arrays(
+        np.float32,
+        npst.array_shapes(min_dims=2, max_dims=2, max_side=4),
+        elements=st.sampled_from(
+            [0.0, -0.0, 2.0**-25, -(2.0**-25), 1.5 * 2.0**-25, 2.0**-24, 65_504.0, 65_505.0, np.nan]
+        ),
+    )
+)
+def test_exactly_what_float16_holds_is_taken(embeddings: np.ndarray) -> None:
+    """An embedding that is zero or infinite in the store would be taken, or a good one refused."""
+    with np.errstate(over="ignore"):
+        halves = embeddings.astype(np.float16)
+    fine = bool((np.abs(embeddings) <= 65_504).all() and halves.any(axis=1).all())
+    try:
+        check_embeddings(embeddings, "embeddings")
+    except InvalidVector:
+        assert not fine
+    else:
+        assert fine
 
 
 def test_the_largest_float16_is_fine() -> None:
