@@ -74,6 +74,18 @@ class Load:
         for failure in self._failures:
             raise failure
 
+    def fill_log(self, total_bytes: int) -> None:
+        """Write documents with payloads of this many bytes together, one request after another."""
+        ballast_bytes = 30_000
+        with Client(self._address) as client:
+            for _ in range(0, total_bytes, ballast_bytes * DOCUMENTS_PER_WRITE):
+                ids = self._random.sample(self._ids, DOCUMENTS_PER_WRITE)
+                codes = [self._random.randrange(len(self._corpus.stored)) for _ in ids]
+                write, _ = write_until_acknowledged(
+                    client, self.name, self._corpus, ids, codes, [], uuid.uuid4().hex, ballast_bytes=ballast_bytes
+                )
+                self.operations.append(write)
+
     @property
     def rate(self) -> float:
         """Documents written or read, queries and counts that were answered, per second of work."""
@@ -170,8 +182,11 @@ def write_until_acknowledged(
     versions: Sequence[int],
     write_id: str,
     failed: Callable[[CsrError], None] = lambda _: None,
+    ballast_bytes: int = 0,
 ) -> tuple[Write, Token]:
     """Store documents, or delete them if the first code is DELETED, under one write id, as often as it takes.
+
+    Every payload tells the number of the code, and holds some ballast to fill logs with.
 
     Raises:
         CsrError: it took longer than WRITE_SECONDS_MAX; `failed` has heard of all errors before.
@@ -179,7 +194,7 @@ def write_until_acknowledged(
     began = time.monotonic()
     while True:
         try:
-            result = _send(client, collection, corpus, ids, codes, versions or None, write_id)
+            result = _send(client, collection, corpus, ids, codes, versions or None, write_id, ballast_bytes)
             break
         except CsrError as error:
             failed(error)
@@ -197,10 +212,11 @@ def _send(
     codes: Sequence[int],
     versions: Sequence[int] | None,
     write_id: str,
+    ballast_bytes: int,
 ) -> WriteResult:
     if codes[0] == DELETED:
         return client.delete(collection, ids, versions=versions, write_id=write_id)
-    payloads = [{"code": code} for code in codes]
+    payloads = [{"code": code, "ballast": "x" * ballast_bytes} for code in codes]
     sent = corpus.codes(codes)
     return client.upsert(collection, ids, codes=sent, payloads=payloads, versions=versions, write_id=write_id)
 
