@@ -1,9 +1,11 @@
 """What a request to create a collection asks for, and how collections are described. Pure."""
 
 import re
+from collections.abc import Mapping
 from typing import Final, Literal
 
-from csr.v1 import control_pb2, encoder_pb2, vector_pb2
+from csr.v1 import control_pb2, encoder_pb2, filter_pb2, vector_pb2
+from services.index.core.fields import FieldType
 from services.index.store.catalog import CollectionRecord, GenerationRecord, new_collection_id
 from services.router.validation import check_number, check_size
 from services.runtime import limits
@@ -21,6 +23,14 @@ _STATE: Final = {
     "active": control_pb2.GENERATION_STATE_ACTIVE,
     "retained": control_pb2.GENERATION_STATE_RETAINED,
 }
+_FIELD_TYPE: Final[Mapping[filter_pb2.FieldType.ValueType, FieldType]] = {
+    filter_pb2.FIELD_TYPE_KEYWORD: "keyword",
+    filter_pb2.FIELD_TYPE_INT: "int",
+    filter_pb2.FIELD_TYPE_FLOAT: "float",
+    filter_pb2.FIELD_TYPE_BOOL: "bool",
+    filter_pb2.FIELD_TYPE_KEYWORDS: "keywords",
+}
+_FIELD_TYPE_ON_WIRE: Final = {kind: number for number, kind in _FIELD_TYPE.items()}
 
 
 def check_create(request: control_pb2.CreateCollectionRequest) -> None:
@@ -42,6 +52,7 @@ def check_create(request: control_pb2.CreateCollectionRequest) -> None:
     if request.k_max:
         check_number("k_max", request.k_max, limits.K_DOCS_MAX)
     check_size("model.name", request.model.name, limits.MODEL_NAME_BYTES_MAX)
+    _check_fields(request.fields)
     if request.kind == control_pb2.COLLECTION_KIND_DENSE:
         if request.hidden_dim:
             raise InvalidRequest("hidden_dim: the model of a collection of kind dense says, leave it out")
@@ -109,7 +120,21 @@ def collection_message(record: CollectionRecord) -> control_pb2.Collection:
             )
             for generation in record.generations
         ],
+        fields={name: _FIELD_TYPE_ON_WIRE[kind] for name, kind in record.fields.items()},
     )
+
+
+def _check_fields(fields: Mapping[str, filter_pb2.FieldType.ValueType]) -> None:
+    if len(fields) > limits.FIELDS_MAX:
+        raise LimitExceeded(f"fields: {len(fields)}, at most {limits.FIELDS_MAX} are allowed")
+    for name, kind in sorted(fields.items()):
+        if not re.fullmatch(limits.FIELD_NAME_PATTERN, name):
+            raise InvalidRequest(
+                f"fields: {name[:80]!r}, 1..64 characters of a-z, A-Z, 0-9 and '_' are needed, the first no digit"
+            )
+        if kind not in _FIELD_TYPE:
+            known = ", ".join(map(filter_pb2.FieldType.Name, _FIELD_TYPE))
+            raise InvalidRequest(f"fields[{name}]: type {kind}, one of {known} is needed")
 
 
 def _check_create_codes(request: control_pb2.CreateCollectionRequest) -> None:
@@ -141,4 +166,5 @@ def _new_record(
         k_max=k_max,
         partitions=request.partitions or limits.PARTITIONS_DEFAULT,
         generations=(generation,),
+        fields={name: _FIELD_TYPE[kind] for name, kind in sorted(request.fields.items())},
     )

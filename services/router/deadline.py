@@ -25,7 +25,12 @@ class Deadline:
     def of(context: "grpc.aio.ServicerContext[Any, Any]", default_seconds: float) -> "Deadline":
         """Return the deadline that the caller set, else one in `default_seconds`."""
         remaining = context.time_remaining()
-        return Deadline(time.monotonic() + (default_seconds if remaining is None else remaining))
+        return Deadline.after(default_seconds if remaining is None else remaining)
+
+    @staticmethod
+    def after(seconds: float) -> "Deadline":
+        """Return the deadline in some seconds."""
+        return Deadline(time.monotonic() + seconds)
 
     def remaining(self) -> float:
         """Seconds that a call made now may take.

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from services.index.store.catalog import Catalog, CollectionRecord
 from services.index.store.functions import StorePolicy, ensure_functions
 from services.index.store.placement import PlacementTable, read_placement
+from services.index.store.reports import ServerReport, read_reports
 from services.runtime.errors import CsrError, StoreUnavailable, UnknownCollection, WrongOwner, WrongState
 
 log = structlog.get_logger()
@@ -41,6 +42,10 @@ class Directory:
         self._positions: dict[str, dict[int, int]] = {}
         self._deleted: set[str] = set()
         self._cleaned = 0.0
+        self._catalog_revision = -1
+        self._store_problem: StoreUnavailable | None = None
+        self.reports: Mapping[str, ServerReport] = {}
+        """What index servers last said of themselves, by name; a silent server is missing."""
 
     @property
     def policy(self) -> StorePolicy:
@@ -63,6 +68,15 @@ class Directory:
         if self._placement is None:
             raise StoreUnavailable("the placement table was not read yet: Redis is down, or the stack never started")
         return self._placement
+
+    def check_store(self) -> None:
+        """Fail at once while Redis is known to be down, so that writes do not wait for what cannot happen.
+
+        Raises:
+            StoreUnavailable: it did not answer when this router last asked.
+        """
+        if self._store_problem is not None:
+            raise StoreUnavailable(f"{self._store_problem}; nothing was written")
 
     async def collection(self, name: str) -> CollectionRecord:
         """Return the record of a collection.
@@ -122,12 +136,26 @@ class Directory:
         Raises:
             CsrError: Redis does not answer, cannot be trusted, or holds no placement table; what was known stays.
         """
+        try:
+            await self._read()
+        except StoreUnavailable as error:
+            self._store_problem = error
+            raise
+        self._store_problem = None
+
+    async def _read(self) -> None:
         # Every time: the Redis that answers now may be another one than a moment ago.
         self._policy = await ensure_functions(self._redis)
+placement = await read_placement(self._redis)
+        self.reports = await read_reports(self._redis, [server.name for server in placement.servers])
+        self._placement = placement
+        revision = await self.catalog.revision()  # before the list: what changes in between is read again
+        if revision == self._catalog_revision:
+            return
         listing = await self.catalog.listing()
         known = [record for name, record in self._records.items() if name in listing.unreadable]
         records = [*listing.records, *known]
-        self._placement = await read_placement(self._redis)
+        self._catalog_revision = revision
         listed = {record.collection_id for record in records}
         self._deleted &= listed
         self._records = {record.name: record for record in records if record.collection_id not in self._deleted}

@@ -21,6 +21,7 @@ from services.runtime.errors import (
     InternalError,
     PartitionUnavailable,
     error_from_rpc,
+    reworded,
 )
 from services.runtime.lifecycle import request_metadata
 
@@ -133,7 +134,7 @@ class EncoderClient:
             response = await self._stub.Encode(request, timeout=timeout, metadata=_metadata())
         except grpc.aio.AioRpcError as error:
             meant = _encoder_error(error)
-            raise type(meant)(f"counting from row {first_row}: {meant}" if first_row else str(meant)) from error
+            raise reworded(meant, f"counting from row {first_row}: {meant}" if first_row else str(meant)) from error
         if response.codes.fingerprint != generation.fingerprint:
             raise FingerprintMismatch(
                 f"model {generation.model_name!r} version {generation.model_version} has fingerprint "

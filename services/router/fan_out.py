@@ -1,20 +1,35 @@
-"""One search, many index servers: each is asked once for all the partitions that it owns."""
+"""One request, many index servers: each is asked once for all the partitions that it owns."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, Final, Protocol, TypeVar
 
-import grpc
-
-from csr.v1 import search_pb2, shard_pb2, shard_pb2_grpc, vector_pb2
-from services.index.store.catalog import CollectionRecord, GenerationRecord
+from csr.v1 import filter_pb2, shard_pb2, vector_pb2
+from services.index.store.catalog import CollectionRecord
 from services.index.store.placement import IndexServer, PlacementTable
 from services.router.concurrently import concurrently
-from services.router.tokens import highest
-from services.runtime.channel import CHANNEL_OPTIONS
-from services.runtime.errors import CsrError, PartitionUnavailable, error_from_rpc
-from services.runtime.lifecycle import request_metadata
+from services.router.deadline import Deadline
+from services.router.index_servers import IndexServers
+from services.router.query_plan import lowered
+from services.router.tokens import highest, position_messages
+from services.runtime.errors import (
+    CsrError,
+    DeadlineSpent,
+    Overloaded,
+    PartitionUnavailable,
+    StoreUnavailable,
+    WrongOwner,
+)
+
+Answer = TypeVar("Answer")
+
+_PARTIAL_SHARE: Final = 0.8
+"""Of the time left, for servers where a partial answer will do: one that hangs must not cost the others' answers."""
+_LOST: Final = (PartitionUnavailable, WrongOwner, StoreUnavailable, DeadlineSpent, Overloaded)
+"""What a partial answer may be without: a server that does not answer now, but not one that refuses the request."""
 
 
 @dataclass(frozen=True)
@@ -22,23 +37,44 @@ class PartitionQuery:
     """What every index server is asked, pinned to one generation."""
 
     record: CollectionRecord
-    generation: GenerationRecord
     codes: vector_pb2.CodeBatch
     top_n: int
     k_query: int
     k_docs: int
     min_score: float | None
+    where: filter_pb2.Filter | None
     positions: Mapping[int, int]
     """Log positions that must be visible, by partition."""
+    allow_partial: bool
+    allow_lower_k: bool
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What all servers answered; together they cover every partition."""
+    """What the servers answered; together they cover every partition, or with allow_partial some."""
 
-    responses: list[shard_pb2.SearchPartitionsResponse]
-    positions: dict[int, int]
-    """Log position that the answer is exact at, of every partition."""
+    query: PartitionQuery
+    """As it was answered: at lower levels than asked for, perhaps."""
+    responses: Sequence[shard_pb2.SearchPartitionsResponse]
+    positions: Mapping[int, int]
+    """Log position that the answer is exact at, of every partition that answered."""
+    failures: Sequence[CsrError]
+    """With allow_partial: why servers did not answer."""
+
+    @property
+    def staleness_seconds(self) -> float:
+        """The worst of all servers."""
+        return worst_staleness(self.responses)
+
+
+class _Stale(Protocol):
+    @property
+    def staleness_seconds(self) -> float: ...
+
+
+def worst_staleness(responses: Iterable[_Stale]) -> float:
+    """Return the largest staleness of some answers, 0 without any."""
+    return max((response.staleness_seconds for response in responses), default=0.0)
 
 
 @lru_cache(maxsize=4_096)
@@ -46,87 +82,102 @@ def partitions_by_server(
     table: PlacementTable, collection_id: str, partitions: int
 ) -> Mapping[IndexServer, tuple[int, ...]]:
     """Return the partitions that each index server owns, ascending; servers that own none are left out."""
+    return owners_of(table, collection_id, range(partitions))
+
+
+def owners_of(
+    table: PlacementTable, collection_id: str, partitions: Iterable[int]
+) -> Mapping[IndexServer, tuple[int, ...]]:
+    """Return which of some partitions each index server owns, in the order given."""
     owned: dict[IndexServer, list[int]] = defaultdict(list)
-    for partition in range(partitions):
+    for partition in partitions:
         owned[table.owner(collection_id, partition)].append(partition)
     return {server: tuple(numbers) for server, numbers in owned.items()}
 
 
-class IndexServers:
-    """Channels to index servers, opened at the first call and closed by `close`."""
+async def ask_owners(
+    owned: Mapping[IndexServer, tuple[int, ...]],
+    ask: Callable[[IndexServer, tuple[int, ...]], Coroutine[Any, Any, Answer]],
+) -> list[Answer]:
+    """Ask every server for its partitions, all at once; the first error ends the others and is raised."""
+    return await concurrently(ask(server, partitions) for server, partitions in owned.items())
 
-    def __init__(self) -> None:
-        self._channels: dict[str, grpc.aio.Channel] = {}
 
-    async def search(self, table: PlacementTable, query: PartitionQuery, timeout: float) -> Answers:
-        """Ask every owner of a partition of the collection; all must answer.
+class FanOut:
+    """Searches on all index servers; holds no state of its own."""
+
+    def __init__(self, servers: IndexServers) -> None:
+        self._servers = servers
+
+    async def search(self, table: PlacementTable, query: PartitionQuery, deadline: Deadline) -> Answers:
+        """Ask every owner of a partition of the collection.
+
+        With allow_lower_k an overloaded server makes all of them answer once more, at half the latents: levels must
+        not differ between the servers of one answer.
 
         Raises:
             PartitionUnavailable: a server cannot be reached, or does not hold its partitions yet.
             WrongOwner: the placement changed; read it again.
-            DeadlineSpent: a server took longer than timeout, or has not read as far as positions by then.
+            DeadlineSpent: a server took longer than the deadline, or has not read as far as positions by then.
+            Overloaded: a server has too much to do, also at the lowest level.
+            CsrError: with allow_partial only when no server answers, as the first of them failed.
         """
+        while True:
+            lower = lowered(query.k_query, query.k_docs) if query.allow_lower_k else None
+            try:
+                answers = await self._search(table, query, deadline)
+                if lower is None or not any(isinstance(failure, Overloaded) for failure in answers.failures):
+                    return answers
+            except Overloaded:
+                if lower is None:
+                    raise
+            query = replace(query, k_query=lower[0], k_docs=lower[1])
+
+    async def _search(self, table: PlacementTable, query: PartitionQuery, deadline: Deadline) -> Answers:
         owned = partitions_by_server(table, query.record.collection_id, query.record.partitions)
-        responses = await concurrently(
-            self._search_server(server, partitions, query, timeout) for server, partitions in owned.items()
-        )
+        if query.allow_partial:
+            timeout = _PARTIAL_SHARE * deadline.remaining()
+            calls = [self._ask(server, partitions, query, timeout) for server, partitions in owned.items()]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        else:
+            timeout = deadline.remaining()
+            outcomes = list(
+                await ask_owners(owned, lambda server, partitions: self._ask(server, partitions, query, timeout))
+            )
+        responses: list[shard_pb2.SearchPartitionsResponse] = []
+        failures: list[CsrError] = []
+        for outcome in outcomes:
+            if isinstance(outcome, shard_pb2.SearchPartitionsResponse):
+                responses.append(outcome)
+            elif isinstance(outcome, _LOST):
+                failures.append(outcome)
+            else:
+                raise outcome
+        if not responses:
+            raise failures[0]
         positions = highest(position for response in responses for position in response.positions)
         missing = sorted(set(range(query.record.partitions)) - positions.keys())
-        if missing:
+        if missing and not query.allow_partial:
             raise PartitionUnavailable(f"no index server answered for partitions {missing}")
-        return Answers(responses, positions)
+        return Answers(query, responses, positions, failures)
 
-    async def status(self, server: IndexServer, collection_id: str, timeout: float) -> shard_pb2.GetShardStatusResponse:
-        """Return what a server holds of one collection, or of all for an empty id.
-
-        Raises:
-            PartitionUnavailable, DeadlineSpent: it cannot be reached.
-        """
-        request = shard_pb2.GetShardStatusRequest(collection_id=collection_id)
-        try:
-            return await self._stub(server).GetShardStatus(request, timeout=timeout, metadata=request_metadata())
-        except grpc.aio.AioRpcError as error:
-            raise _server_error(server, error) from error
-
-    async def close(self) -> None:
-        """Close all channels."""
-        for channel in self._channels.values():
-            await channel.close()
-
-    async def _search_server(
+    async def _ask(
         self, server: IndexServer, partitions: tuple[int, ...], query: PartitionQuery, timeout: float
     ) -> shard_pb2.SearchPartitionsResponse:
         request = shard_pb2.SearchPartitionsRequest(
             collection_id=query.record.collection_id,
-            generation=query.generation.generation,
+            generation=query.record.active.generation,
             partitions=partitions,
             codes=query.codes,
             top_n=query.top_n,
             k_query=query.k_query,
             k_docs=query.k_docs,
             min_score=query.min_score,
-            positions=[
-                search_pb2.PartitionPosition(partition=partition, lsn=query.positions[partition])
-                for partition in partitions
-                if partition in query.positions
-            ],
+            positions=position_messages(query.positions, partitions),
+            where=query.where,
+            allow_partial=query.allow_partial,
         )
-        try:
-            response = await self._stub(server).SearchPartitions(request, timeout=timeout, metadata=request_metadata())
-        except grpc.aio.AioRpcError as error:
-            raise _server_error(server, error) from error
+        response = await self._servers.search(server, request, timeout)
         if len(response.results) != query.codes.count:
             raise PartitionUnavailable(f"{server.name} answered {len(response.results)} of {query.codes.count} queries")
         return response
-
-    def _stub(self, server: IndexServer) -> "shard_pb2_grpc.ShardServiceAsyncStub":
-        channel = self._channels.get(server.address)
-        if channel is None:
-            channel = grpc.aio.insecure_channel(server.address, options=CHANNEL_OPTIONS)
-            self._channels[server.address] = channel
-        return shard_pb2_grpc.ShardServiceStub(channel)
-
-
-def _server_error(server: IndexServer, error: grpc.aio.AioRpcError) -> CsrError:
-    meant = error_from_rpc(error)
-    return type(meant)(f"{server.name} at {server.address}: {meant}")

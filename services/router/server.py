@@ -8,14 +8,27 @@ from services.index.core import code
 from services.index.store.connection import connect
 from services.index.store.reader import DocumentReader
 from services.index.store.writer import LogWriter
+from services.router.chunk_writer import ChunkWriter
 from services.router.control import ControlServicer
+from services.router.counts import Counts
+from services.router.delete_by_filter import DeleteByFilter
 from services.router.directory import Directory
+from services.router.document_encoder import DocumentEncoder
 from services.router.documents import Documents
 from services.router.encoder_client import EncoderClient
-from services.router.fan_out import IndexServers
+from services.router.explain import Explain
+from services.router.fan_out import FanOut
+from services.router.hit_documents import HitDocuments
+from services.router.index_servers import IndexServers
+from services.router.log_writes import LogWrites
+from services.router.query_vectors import QuerySource
+from services.router.scan import Scan
+from services.router.scroll import Scroll
 from services.router.search_path import SearchPath
-from services.router.service import SearchServicer
+from services.router.service import Features, SearchServicer
 from services.router.status import StatusReport
+from services.router.upsert_stream import UpsertStream
+from services.router.visibility import Visibility
 from services.router.write_path import WritePath
 from services.runtime.lifecycle import GrpcHost, HostOptions
 from services.runtime.settings import Settings
@@ -47,17 +60,29 @@ class Router:
             )
         )
         reader = DocumentReader(self._redis)
-        search = SearchServicer(
-            WritePath(self._directory, self._encoder, LogWriter(self._redis, settings.log)),
-            Documents(self._directory, reader),
-            SearchPath(self._directory, self._encoder, self._servers, reader),
-            router.default_deadline_seconds,
-        )
+        search = SearchServicer(self._features(settings, reader), router.default_deadline_seconds)
         status = StatusReport(self._directory, self._redis, settings.redis.url, self._encoder, self._servers)
         control = ControlServicer(self._directory, self._encoder, reader, status, router.default_deadline_seconds)
         search_pb2_grpc.add_SearchServiceServicer_to_server(search, self.host.server)
         control_pb2_grpc.add_ControlServiceServicer_to_server(control, self.host.server)
         self._refreshing: asyncio.Task[None] | None = None
+
+    def _features(self, settings: Settings, reader: DocumentReader) -> Features:
+        directory, servers = self._directory, self._servers
+        queries, documents = QuerySource(self._encoder, reader), HitDocuments(reader)
+        encoder, log = DocumentEncoder(self._encoder), LogWrites(directory, LogWriter(self._redis, settings.log))
+        visibility, scan = Visibility(directory, servers), Scan(directory, servers)
+        chunks = ChunkWriter(encoder, log, settings.router.default_deadline_seconds)
+        return Features(
+            writes=WritePath(directory, encoder, log, visibility),
+            streams=UpsertStream(directory, chunks, self._redis),
+            deletions=DeleteByFilter(directory, scan, log, visibility),
+            documents=Documents(directory, reader),
+            counts=Counts(directory, reader, servers),
+            scroll=Scroll(directory, scan, documents),
+            searches=SearchPath(directory, queries, FanOut(servers), documents),
+            explanations=Explain(directory, queries, servers),
+        )
 
     async def start(self) -> None:
         """Bind the ports and begin to answer.

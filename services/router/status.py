@@ -14,7 +14,8 @@ from services.index.store.placement import IndexServer
 from services.index.store.reader import PartitionHead
 from services.router.directory import Directory
 from services.router.encoder_client import EncoderClient
-from services.router.fan_out import IndexServers, partitions_by_server
+from services.router.fan_out import partitions_by_server
+from services.router.index_servers import IndexServers
 from services.runtime.errors import CsrError, StoreUnavailable
 
 _PROBE_SECONDS: Final = 1.0
@@ -69,6 +70,7 @@ class StatusReport:
                     index_server=server.name,
                     visible_lsn=reached.lsn,
                     ready=reached.ready,
+                    staleness_seconds=reached.staleness_seconds,
                 )
             )
         return states

@@ -9,13 +9,16 @@ from services.runtime.errors import InvalidRequest, WrongState
 
 def token_message(collection_id: str, positions: Mapping[int, int]) -> search_pb2.Token:
     """Return the token of these positions."""
-    return search_pb2.Token(
-        collection_id=collection_id,
-        positions=[
-            search_pb2.PartitionPosition(partition=partition, lsn=positions[partition])
-            for partition in sorted(positions)
-        ],
-    )
+    return search_pb2.Token(collection_id=collection_id, positions=position_messages(positions, sorted(positions)))
+
+
+def position_messages(positions: Mapping[int, int], partitions: Iterable[int]) -> list[search_pb2.PartitionPosition]:
+    """Return the positions of some partitions, in the order given; none for a partition without one."""
+    return [
+        search_pb2.PartitionPosition(partition=partition, lsn=positions[partition])
+        for partition in partitions
+        if partition in positions
+    ]
 
 
 def token_positions(token: search_pb2.Token, record: CollectionRecord) -> dict[int, int]:

@@ -2,23 +2,23 @@
 
 import json
 from collections.abc import Sequence
-from typing import Final, Literal, NoReturn
+from typing import NoReturn
 
-from csr.v1 import search_pb2, vector_pb2
+from csr.v1 import vector_pb2
+from services.index.core.fields import Declared
+from services.index.fields import check_fields
 from services.index.store.catalog import CollectionRecord
 from services.runtime import limits
 from services.runtime.errors import InvalidRequest, LimitExceeded, WrongKind
 
-_VECTOR_FIELDS: Final[Sequence[Literal["embeddings", "texts", "codes"]]] = ("embeddings", "texts", "codes")
 
-
-def check_ids(ids: Sequence[str], unique: bool = True) -> None:
-    """Check document ids: 1..1,000 of them, 1..128 bytes each, without repeats unless allowed.
+def check_ids(ids: Sequence[str], most: int = limits.DOCUMENTS_PER_REQUEST_MAX, unique: bool = True) -> None:
+    """Check document ids: 1..most of them, 1..128 bytes each, without repeats unless allowed.
 
     Raises:
         InvalidRequest, LimitExceeded: naming the first offending id.
     """
-    check_count("ids", len(ids), limits.DOCUMENTS_PER_REQUEST_MAX)
+    check_count("ids", len(ids), most)
     for position, id in enumerate(ids):
         check_size(f"ids[{position}]", id, limits.ID_BYTES_MAX)
     if unique and len(set(ids)) < len(ids):
@@ -87,45 +87,44 @@ def checked_versions(versions: Sequence[int], count: int, record: CollectionReco
     return versions
 
 
-def checked_payloads(payloads: Sequence[str], count: int) -> list[bytes]:
+def checked_payloads(payloads: Sequence[str], count: int, record: CollectionRecord) -> list[bytes]:
     """Return one payload per document, as sent; empty where there is none.
 
     Raises:
-        InvalidRequest: too few or too many, or not a JSON object.
+        InvalidRequest: too few or too many, not a JSON object, or a declared field of another type.
         LimitExceeded: over 64 KiB.
     """
     if not payloads:
         return [b""] * count
     if len(payloads) != count:
         raise InvalidRequest(f"payloads_json: {len(payloads)}, either one for each of {count} ids or none is needed")
-    return [_checked_payload(f"payloads_json[{position}]", payload) for position, payload in enumerate(payloads)]
+    return [
+        checked_payload(f"payloads_json[{position}]", payload, record.fields)
+        for position, payload in enumerate(payloads)
+    ]
 
 
 Batch = vector_pb2.EmbeddingBatch | vector_pb2.TextBatch | vector_pb2.CodeBatch
 """Vectors as requests carry them."""
 
 
-def batch_of(
-    request: search_pb2.UpsertRequest | search_pb2.SearchRequest, fields: Sequence[str], record: CollectionRecord
-) -> tuple[str, Batch]:
-    """Return the vectors that a request carries, after the name of their field.
+def check_form(field: str | None, allowed: Sequence[str], record: CollectionRecord) -> str:
+    """Return the field in which a request carries vectors.
 
     Args:
-        request: With one of the fields embeddings, texts and codes, or none.
-        fields: Those that the collection takes here.
+        field: The one that is set; None when none is.
+        allowed: Those that the collection takes here.
         record: The collection.
 
     Raises:
         InvalidRequest: no vectors.
         WrongKind: vectors of a form that the collection does not take.
     """
-    field = next((name for name in _VECTOR_FIELDS if request.HasField(name)), None)
     if field is None:
-        raise InvalidRequest(f"{', '.join(fields)}: one of them is needed")
-    if field not in fields:
-        raise WrongKind(f"{field}: collection {record.name!r} is of kind {record.kind}, send {' or '.join(fields)}")
-    batch: Batch = getattr(request, field)
-    return field, batch
+        raise InvalidRequest(f"{', '.join(allowed)}: one of them is needed")
+    if field not in allowed:
+        raise WrongKind(f"{field}: collection {record.name!r} is of kind {record.kind}, send {' or '.join(allowed)}")
+    return field
 
 
 def vector_count(batch: Batch) -> int:
@@ -143,7 +142,13 @@ def check_texts(batch: vector_pb2.TextBatch) -> None:
         check_size(f"texts[{position}]", text, limits.TEXT_BYTES_MAX)
 
 
-def _checked_payload(field: str, payload: str) -> bytes:
+def checked_payload(field: str, payload: str, declared: Declared) -> bytes:
+    """Return a payload as it is stored.
+
+    Raises:
+        InvalidRequest: not a JSON object, or a declared field of another type.
+        LimitExceeded: over 64 KiB.
+    """
     raw = payload.encode()
     if len(raw) > limits.PAYLOAD_BYTES_MAX:
         raise LimitExceeded(f"{field}: {len(raw)} bytes, at most {limits.PAYLOAD_BYTES_MAX} are allowed")
@@ -155,6 +160,7 @@ def _checked_payload(field: str, payload: str) -> bytes:
         raise InvalidRequest(f"{field}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{field}: a JSON object is needed, not {type(value).__name__}")
+    check_fields(value, declared, field)
     return raw
 
 

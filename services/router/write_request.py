@@ -4,6 +4,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 from csr.v1 import search_pb2, vector_pb2
 from services.index.core.code import quantise, to_ragged
 from services.index.store.catalog import CollectionRecord, GenerationRecord
-from services.index.store.entry import QuantisedCode
+from services.index.store.entry import QuantisedCode, input_digest
 from services.index.store.keys import partition_of
+from services.index.store.writer import DocumentWrite, Write
 from services.router.validation import (
-    batch_of,
+    Batch,
+    check_form,
     check_ids,
     check_size,
     check_texts,
+    checked_payload,
     checked_payloads,
     checked_versions,
     vector_count,
@@ -29,6 +33,8 @@ from services.runtime.errors import CsrError, InvalidRequest, StoreUnavailable
 Vectors = NDArray[np.float16] | vector_pb2.TextBatch | list[QuantisedCode]
 """Embeddings [n, input_dim], texts, or codes as they are stored."""
 
+_DELETION_DIGEST: Final = input_digest(b"deleted")
+
 
 @dataclass(frozen=True)
 class CheckedUpsert:
@@ -39,6 +45,29 @@ class CheckedUpsert:
     """0 where the store assigns them."""
     payloads: Sequence[bytes]
     vectors: Vectors
+
+    def only(self, row: int) -> "CheckedUpsert":
+        """Return one of the documents as an upsert of its own."""
+        rows = slice(row, row + 1)
+        vectors = self.vectors
+        return CheckedUpsert(
+            self.ids[rows],
+            self.versions[rows],
+            self.payloads[rows],
+            vector_pb2.TextBatch(texts=vectors.texts[rows])
+            if isinstance(vectors, vector_pb2.TextBatch)
+            else vectors[rows],
+        )
+
+
+@dataclass(frozen=True)
+class CheckedPayloadUpdate:
+    """An update of payloads that can be carried out; all lists are as long as ids."""
+
+    ids: Sequence[str]
+    versions: Sequence[int]
+    payloads: Sequence[bytes]
+    """Empty where the payload is removed."""
     write_id: str
 
 
@@ -51,8 +80,8 @@ class CheckedDelete:
     write_id: str
 
 
-def check_upsert(request: search_pb2.UpsertRequest, record: CollectionRecord) -> CheckedUpsert:
-    """Check all of an upsert.
+def check_upsert(request: search_pb2.UpsertRequest | search_pb2.UpsertChunk, record: CollectionRecord) -> CheckedUpsert:
+    """Check all documents of an upsert, or of one chunk of a stream.
 
     Raises:
         InvalidRequest, InvalidVector, LimitExceeded, FingerprintMismatch, WrongKind: naming field and limit.
@@ -61,8 +90,27 @@ def check_upsert(request: search_pb2.UpsertRequest, record: CollectionRecord) ->
     return CheckedUpsert(
         request.ids,
         checked_versions(request.versions, len(request.ids), record),
-        checked_payloads(request.payloads_json, len(request.ids)),
+        checked_payloads(request.payloads_json, len(request.ids), record),
         checked_vectors(request, record),
+    )
+
+
+def check_payload_update(request: search_pb2.UpdatePayloadsRequest, record: CollectionRecord) -> CheckedPayloadUpdate:
+    """Check all of an update of payloads.
+
+    Raises:
+        InvalidRequest, LimitExceeded: naming field and limit.
+    """
+    check_ids(request.ids)
+    if len(request.payloads_json) != len(request.ids):
+        raise InvalidRequest(f"payloads_json: {len(request.payloads_json)}, one for each of {len(request.ids)} ids")
+    return CheckedPayloadUpdate(
+        request.ids,
+        checked_versions(request.versions, len(request.ids), record),
+        [
+            checked_payload(f"payloads_json[{position}]", payload, record.fields) if payload else b""
+            for position, payload in enumerate(request.payloads_json)
+        ],
         checked_write_id(request.write_id),
     )
 
@@ -90,13 +138,15 @@ def checked_write_id(write_id: str) -> str:
     return write_id
 
 
-def checked_vectors(request: search_pb2.UpsertRequest, record: CollectionRecord) -> Vectors:
+def checked_vectors(request: search_pb2.UpsertRequest | search_pb2.UpsertChunk, record: CollectionRecord) -> Vectors:
     """Return the vectors of a request: of the collection's kind, one per id, all valid.
 
     Raises:
         InvalidRequest, InvalidVector, LimitExceeded, FingerprintMismatch, WrongKind: naming field and limit.
     """
-    field, vectors = batch_of(request, ["codes"] if record.kind == "codes" else ["embeddings", "texts"], record)
+    allowed = ["codes"] if record.kind == "codes" else ["embeddings", "texts"]
+    field = check_form(request.WhichOneof("vectors"), allowed, record)
+    vectors: Batch = getattr(request, field)
     if vector_count(vectors) != len(request.ids):
         raise InvalidRequest(f"{field}: {vector_count(vectors)} vectors for {len(request.ids)} ids, as many are needed")
     if isinstance(vectors, vector_pb2.TextBatch):
@@ -124,6 +174,22 @@ def stored_codes(
         QuantisedCode(latents, weights)
         for latents, weights in zip(np.split(flat_latents, ends), np.split(flat_weights, ends), strict=True)
     ]
+
+
+def deletion(id: str, version: int, if_version: int = 0) -> DocumentWrite:
+    """Return the write that deletes a document.
+
+    Args:
+        id: Of the document, which may be unknown.
+        version: Of the deletion; 0 has one assigned.
+        if_version: Only if exactly this version is stored; 0: whatever is.
+    """
+    return DocumentWrite(id, version, deleted=True, body=None, input_digest=_DELETION_DIGEST, if_version=if_version)
+
+
+def is_deletion(write: Write) -> bool:
+    """Return whether a write removes a document."""
+    return isinstance(write, DocumentWrite) and write.deleted
 
 
 def rows_by_partition(ids: Sequence[str], partitions: int) -> dict[int, list[int]]:

@@ -52,6 +52,21 @@ DOCUMENTS_WRITTEN = MetricSpec(
     "Documents in write requests, by outcome: applied, unchanged, stale, conflict.",
     ("status",),
 )
+DAMAGED_RECORDS = MetricSpec(
+    "csr_router_damaged_records_total",
+    "counter",
+    "router",
+    "Stored records that failed their checksum when a search or scroll wanted to send them.",
+)
+SEARCHES_LOWERED = MetricSpec(
+    "csr_router_searches_lowered_total",
+    "counter",
+    "router",
+    "Searches answered with fewer latents than asked for, because index servers were overloaded.",
+)
+SEARCHES_PARTIAL = MetricSpec(
+    "csr_router_searches_partial_total", "counter", "router", "Searches answered without some partitions."
+)
 INDEX_SEARCH_SECONDS = MetricSpec(
     "csr_index_search_seconds", "histogram", "index", "Time in the search kernels, per request."
 )

@@ -11,7 +11,7 @@ from services.index.store.connection import store_errors
 from services.index.store.entry import DocumentBody, StoredRecord, decode_body
 from services.index.store.keys import partition_keys, partition_of
 from services.index.store.meta import FIELDS, PartitionMeta, parse_meta
-from services.runtime.errors import WrongState
+from services.runtime.errors import CorruptRecord, WrongState
 
 _REPAIRS_PER_READ: Final = 1_000
 
@@ -57,6 +57,19 @@ class DocumentReader:
             WrongState: the collection was deleted meanwhile.
             StoreUnavailable: Redis does not answer.
         """
+        documents, damaged = await self.get_intact(record, ids)
+        if damaged:
+            raise next(iter(damaged.values()))
+        return documents
+
+    async def get_intact(
+        self, record: CollectionRecord, ids: Sequence[str]
+    ) -> tuple[list[StoredDocument | None], dict[str, CorruptRecord]]:
+        """Return the documents whose records are intact, as `get`, and by id what is wrong with the others.
+
+        Raises:
+            WrongState, StoreUnavailable: as `get`.
+        """
         by_partition: dict[int, list[str]] = {}
         for id in ids:
             by_partition.setdefault(partition_of(id, record.partitions), []).append(id)
@@ -70,12 +83,18 @@ class DocumentReader:
         for values in replies[1::2]:
             _check_open(record, parse_meta(values))
         found: dict[str, StoredDocument] = {}
+        damaged: dict[str, CorruptRecord] = {}
         for members, values in zip(by_partition.values(), replies[::2], strict=True):
             for id, raw in zip(members, values, strict=True):
-                stored = None if raw is None else StoredRecord.parse(id, raw)
-                if stored is not None and not stored.deleted:
-                    found[id] = StoredDocument(id, stored.version, decode_body(stored.body))
-        return [found.get(id) for id in ids]
+                if raw is None:
+                    continue
+                try:
+                    stored = StoredRecord.parse(id, raw)
+                    if not stored.deleted:
+                        found[id] = StoredDocument(id, stored.version, decode_body(stored.body))
+                except CorruptRecord as error:
+                    damaged[id] = error
+        return [found.get(id) for id in ids], damaged
 
     async def heads(self, record: CollectionRecord) -> list[PartitionHead]:
         """Return the head of every partition, by partition ascending; one round trip.

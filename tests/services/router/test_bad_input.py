@@ -199,7 +199,7 @@ BAD: list[tuple[Message, type[errors.CsrError], str]] = [
     (search_pb2.DeleteRequest(collection=VERSIONED, ids=["a"]), errors.InvalidRequest, "versions: 0"),
     (upsert(write_id="w" * 65), errors.LimitExceeded, "write_id: 65 bytes, at most 64"),
     # searches
-    (search_pb2.SearchRequest(collection=CODES, top_n=1), errors.InvalidRequest, "codes: one of them is needed"),
+    (search_pb2.SearchRequest(collection=CODES, top_n=1), errors.InvalidRequest, "codes, ids: one of them is needed"),
     (search(codes=vector_pb2.CodeBatch(fingerprint=FINGERPRINT)), errors.InvalidRequest, "codes: empty, 1..256"),
     (search(codes=batch([[1]] * 257, [[1]] * 257)), errors.LimitExceeded, "codes: 257, at most 256"),
     (search(codes=batch([list(range(64))], [[1] * 64]), k_query=300), errors.LimitExceeded, "k_query: 300"),

@@ -67,7 +67,7 @@ def test_what_cannot_be_answered_is_refused(
 def test_rerank_needs_embeddings_on_both_sides(new_record: Callable[..., CollectionRecord]) -> None:
     """Re-ranking without embeddings would fail half-way through a search."""
     request = search_pb2.SearchRequest(codes=CODES, top_n=3, rerank=10)
-    with pytest.raises(InvalidRequest, match="rerank: needs embeddings or texts"):
+    with pytest.raises(InvalidRequest, match="rerank: needs embeddings, texts or ids"):
         plan_search(request, new_record())
     with pytest.raises(WrongKind, match="rerank: collection 'docs' is of kind codes"):
         plan_search(request, new_record(kind="codes"))
