@@ -138,15 +138,15 @@ class Directory:
         """
         try:
             await self._read()
-        except StoreUnavailable as error:
-            self._store_problem = error
+        except CsrError as error:
+            self._store_problem = error if isinstance(error, StoreUnavailable) else None
             raise
         self._store_problem = None
 
     async def _read(self) -> None:
         # Every time: the Redis that answers now may be another one than a moment ago.
         self._policy = await ensure_functions(self._redis)
-placement = await read_placement(self._redis)
+        placement = await read_placement(self._redis)
         self.reports = await read_reports(self._redis, [server.name for server in placement.servers])
         self._placement = placement
         revision = await self.catalog.revision()  # before the list: what changes in between is read again
