@@ -11,10 +11,12 @@ from rich.rule import Rule
 from rich.table import Table
 
 from orchestration.cli.app import err, out, step
-from orchestration.cli.collections import client, print_hits, upload
+from orchestration.cli.collections import client
+from orchestration.cli.documents import print_hits
 from orchestration.cli.model_views import evaluate_version, promotion_table, verdict
 from orchestration.cli.stack import backbone_folder
 from orchestration.cli.train_view import choice_text, train_with_progress
+from orchestration.cli.upload import upload
 from orchestration.data.catalog import SETS, load
 from orchestration.data.sets import EmbeddedSet
 from orchestration.data.split import EmbeddedSplit
@@ -112,7 +114,7 @@ def _index(router: Client, settings: Settings, documents: EmbeddedSplit) -> Toke
     made = router.create_collection(COLLECTION, settings.registry.model)
     model = made.active.model
     out.print(f"collection {COLLECTION}: encoded by {model.name} version {model.version}, k_max {made.k_max}")
-    token = upload(router, COLLECTION, documents)
+    token = upload(router, COLLECTION, documents).token
     out.print(f"{router.count(COLLECTION).count:,} documents in the log, all acknowledged after fsync")
     return token
 

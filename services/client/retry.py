@@ -6,7 +6,7 @@ from typing import Final
 
 import grpc
 
-from services.runtime.errors import CsrError, DeadlineSpent, Overloaded, error_from_rpc, status_of
+from services.runtime.errors import CsrError, DeadlineSpent, Overloaded, status_of
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 1.0
@@ -27,21 +27,20 @@ class Budget:
         """Seconds that the next attempt may take."""
         return max(self._end - time.monotonic(), _LEAST_ATTEMPT_SECONDS)
 
-    def pause(self, failed: grpc.RpcError | CsrError) -> float:
+    def pause(self, error: CsrError) -> float:
         """Return the seconds to wait before the next attempt.
 
         Raises:
-            CsrError: there is none: the error behind a failure that stays, or the time is up. When it ends in the
-                middle of a repeat, that is what made the repeat necessary, not the deadline.
+            CsrError: there is none, because the error stays, or the time is up. When it ended in the middle of a
+                repeat, that is what made the repeat necessary, not the deadline.
         """
-        error = failed if isinstance(failed, CsrError) else error_from_rpc(failed)
         if isinstance(error, DeadlineSpent) and self._cause is not None:
-            raise self._cause from failed
+            raise self._cause
         if not _passes(error):
-            raise error from failed
+            raise error
         seconds = self._backoff(error)
         if seconds >= self._end - time.monotonic():
-            raise error from failed
+            raise error
         self._cause = error
         self._failures += 1
         return seconds

@@ -4,30 +4,44 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+import grpc
+
 from csr.v1 import search_pb2
 from services.client.arguments import check_texts
 from services.client.tokens import joined
 from services.client.types import Batch, BatchResult, DocumentWrite
 from services.client.writes import Upsert, document_writes
-from services.runtime.errors import InternalError
+from services.runtime.errors import CsrError, DeadlineSpent, InternalError, PartitionUnavailable, error_from_rpc
 
 CHUNKS_IN_FLIGHT_MAX: Final = 4
 """As many as a server works on at a time: more would only wait in buffers."""
+
+_BROKE_WHILE_SENDING: Final = "Internal error from Core"
+"""What gRPC reports in place of the server's status, when a call ended while a message was being sent."""
 
 
 @dataclass(frozen=True)
 class _Chunk:
     message: search_pb2.UpsertChunk
-    skipped: int
-    """Documents of its batch that are not sent."""
     ends_batch: bool
+
+
+def broken(error: grpc.RpcError) -> CsrError:
+    """Return the error behind a connection that ended; what makes another one worth while is UNAVAILABLE.
+
+    A stream has no deadline, so one that was missed is the server's own: it ends streams that pause for long.
+    """
+    meant = error_from_rpc(error)
+    if isinstance(meant, DeadlineSpent) or str(meant) == _BROKE_WHILE_SENDING:
+        return PartitionUnavailable(f"the upsert stream broke: {meant}")
+    return meant
 
 
 class StreamState:
     """One stream, over any number of connections.
 
     Chunks that an earlier run stored are never built. Those that this run sent and saw no answer to are sent again
-    after a reconnection, also when the server says that they are stored: their results are known only from answers.
+    after a reconnection, also when the server says that they are stored: only answers tell results.
     """
 
     def __init__(self, collection: str, stream_id: str, allow_truncation: bool) -> None:
@@ -41,7 +55,7 @@ class StreamState:
         self._numbered = 0
         self._waiting: deque[_Chunk] = deque()
         self._sent: deque[_Chunk] = deque()
-        self._results: list[DocumentWrite] = []
+        self._results: list[DocumentWrite | None] = []
         self._tokens: list[search_pb2.Token] = []
 
     @property
@@ -69,15 +83,14 @@ class StreamState:
         """
         assert self._stored is not None, "the stream was opened"
         upsert = Upsert(batch)
-        skipped = 0
         for rows in upsert.slices:
             self._numbered += 1
             if self._numbered <= self._stored:
-                skipped = rows.stop
+                self._results += [None] * (rows.stop - rows.start)
             else:
                 message = upsert.put(search_pb2.UpsertChunk(sequence=self._numbered), rows)
-                self._waiting.append(_Chunk(message, skipped, rows is upsert.slices[-1]))
-        return BatchResult(skipped, [], None) if skipped == len(batch.ids) else None
+                self._waiting.append(_Chunk(message, rows is upsert.slices[-1]))
+        return self._batch_result() if self._numbered <= self._stored else None
 
     def take(self) -> search_pb2.UpsertStreamRequest | None:
         """Return the next message to send, None when there is none or enough are on their way."""
@@ -95,14 +108,18 @@ class StreamState:
         if not self._sent or response.sequence != self._sent[0].message.sequence:
             raise InternalError(f"the server answered to chunk {response.sequence}, which was not next")
         chunk = self._sent.popleft()
-        if len(response.results) != len(chunk.message.ids):
+        if len(response.results) == len(chunk.message.ids):
+            self._results += document_writes(response.results)
+            self._tokens.append(response.token)
+        elif not response.results:  # stored before the connection broke, and answered then
+            self._results += [None] * len(chunk.message.ids)
+        else:
             raise InternalError(
                 f"the server sent {len(response.results)} results for {len(chunk.message.ids)} documents"
             )
-        self._results += document_writes(response.results)
-        self._tokens.append(response.token)
-        if not chunk.ends_batch:
-            return None
-        result = BatchResult(chunk.skipped, self._results, joined(self._tokens))
+        return self._batch_result() if chunk.ends_batch else None
+
+    def _batch_result(self) -> BatchResult:
+        result = BatchResult(self._results, joined(self._tokens) if self._tokens else None)
         self._results, self._tokens = [], []
         return result

@@ -90,12 +90,10 @@ class Batch:
 class BatchResult:
     """What became of one batch of an upsert stream."""
 
-    skipped: int
-    """The first documents of the batch, which an earlier stream of the same id had stored; they were not sent."""
-    results: list[DocumentWrite]
-    """One per other document, in order."""
+    results: list[DocumentWrite | None]
+    """One per document, in order. None: it is stored; what became of it was told to an earlier call or connection."""
     token: Token | None
-    """Covers everything that was stored; None when nothing was sent."""
+    """Covers what was stored; None when an earlier call stored all of it."""
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,7 @@ class RedisServer:
         while not self.answers():
             if not self.running or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(
-                    f"{self.binary} did not start:\n{(self.folder / 'server.log').read_text(errors='replace')}"
-                )
+                raise RuntimeError(f"{self.binary} did not start:\n{(self.folder / 'server.log').read_text()}")
             time.sleep(0.02)
 
     def kill(self) -> None:

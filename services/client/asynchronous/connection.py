@@ -49,7 +49,7 @@ class Connection:
             try:
                 return await method(request, timeout=budget.remaining())
             except grpc.RpcError as error:
-                pause = budget.pause(error)
+                pause = budget.pause(error_from_rpc(error))
             await asyncio.sleep(pause)
 
     async def _once(self, method: Callable[..., Awaitable[Response]], request: Any) -> Response:

@@ -2,21 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
-from typing import Final
 
 import grpc
 
 from csr.v1.search_pb2 import UpsertStreamRequest, UpsertStreamResponse
 from services.client.retry import Budget
-from services.client.streaming import StreamState
+from services.client.streaming import StreamState, broken
 from services.client.types import Batch, BatchResult
 from services.runtime.errors import CsrError, DeadlineSpent, PartitionUnavailable
 
 Answers = grpc.aio.StreamStreamCall[UpsertStreamRequest, UpsertStreamResponse]
 Method = Callable[[AsyncIterator[UpsertStreamRequest]], Answers]
-
-_BROKE_WHILE_SENDING: Final = "Internal error from Core"
-"""What gRPC reports in place of the server's status, when the call ended while a message was being sent."""
 
 
 class Upload:
@@ -60,7 +56,7 @@ class Upload:
     async def _receive(self) -> BatchResult | None:
         try:
             response = await self._connected.receive(self._timeout_seconds)
-        except (grpc.RpcError, CsrError) as error:
+        except CsrError as error:
             await asyncio.sleep(self._patience().pause(error))
             await self._connect()
             return None
@@ -73,7 +69,7 @@ class Upload:
             self._call = _Call(self._method, self._state.opening)
             try:
                 response = await self._call.receive(self._patience().remaining())
-            except (grpc.RpcError, CsrError) as error:
+            except CsrError as error:
                 await asyncio.sleep(self._patience().pause(error))
                 continue
             self._state.opened(response)
@@ -118,7 +114,7 @@ class _Call:
         """Wait for the next answer.
 
         Raises:
-            grpc.RpcError, PartitionUnavailable: the connection broke.
+            CsrError: the connection ended.
             DeadlineSpent: there was no answer in that time.
         """
         await asyncio.wait({self._reading}, timeout=seconds)
@@ -126,10 +122,8 @@ class _Call:
             raise DeadlineSpent(f"upsert stream: no answer within {seconds:.1f} s")
         try:
             answer = self._reading.result()
-        except grpc.aio.AioRpcError as error:
-            if error.details() == _BROKE_WHILE_SENDING:
-                raise PartitionUnavailable("upsert stream: the connection broke") from error
-            raise
+        except grpc.RpcError as error:
+            raise broken(error) from error
         if not isinstance(answer, UpsertStreamResponse):
             raise PartitionUnavailable("the server ended the upsert stream")
         self._reading = asyncio.ensure_future(self._call.read())

@@ -69,7 +69,7 @@ class WriteCalls(Connection):
             collection: Its name.
             batches: Each of any size.
             stream_id: 1..48 bytes. The same id and the same batches again, within a week, go on where an earlier
-                call stopped: results say how much of a batch was stored then and not sent now.
+                call stopped: what was stored then is not sent again.
             allow_truncation: Cut texts over the backbone's limit instead of refusing them.
 
         Raises:

@@ -49,7 +49,7 @@ class Connection:
             try:
                 return method(request, timeout=budget.remaining())
             except grpc.RpcError as error:
-                pause = budget.pause(error)
+                pause = budget.pause(error_from_rpc(error))
             time.sleep(pause)
 
     def _once(self, method: Callable[..., Response], request: Any) -> Response:

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import grpc
 
 from csr.v1.search_pb2 import UpsertStreamRequest, UpsertStreamResponse
 from services.client.retry import Budget
-from services.client.streaming import StreamState
+from services.client.streaming import StreamState, broken
 from services.client.types import Batch, BatchResult
 from services.runtime.errors import CsrError, DeadlineSpent, PartitionUnavailable
 
@@ -38,7 +38,7 @@ class Upload:
         self._budget: Budget | None = None
         self._call: _Call | None = None
 
-    def results(self, batches: Iterable[Batch]) -> Iterator[BatchResult]:
+    def results(self, batches: Iterable[Batch]) -> Generator[BatchResult, None, None]:
         """Yield one result per batch, in order; batches are taken from the caller's thread."""
         try:
             self._connect()
@@ -67,7 +67,7 @@ class Upload:
     def _receive(self) -> BatchResult | None:
         try:
             response = self._connected.receive(self._timeout_seconds)
-        except (grpc.RpcError, CsrError) as error:
+        except CsrError as error:
             time.sleep(self._patience().pause(error))
             self._connect()
             return None
@@ -80,7 +80,7 @@ class Upload:
             self._call = _Call(self._method, self._state.opening)
             try:
                 response = self._call.receive(self._patience().remaining())
-            except (grpc.RpcError, CsrError) as error:
+            except CsrError as error:
                 time.sleep(self._patience().pause(error))
                 continue
             self._state.opened(response)
@@ -126,7 +126,7 @@ class _Call:
         """Wait for the next answer.
 
         Raises:
-            grpc.RpcError, PartitionUnavailable: the connection broke.
+            CsrError: the connection ended.
             DeadlineSpent: there was no answer in that time.
         """
         try:
@@ -136,7 +136,7 @@ class _Call:
         if answer is None:
             raise PartitionUnavailable("the server ended the upsert stream")
         if isinstance(answer, grpc.RpcError):
-            raise answer
+            raise broken(answer) from answer
         return answer
 
     def finish(self, seconds: float) -> None:

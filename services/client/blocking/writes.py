@@ -1,7 +1,7 @@
 """Writes, over a blocking connection."""
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 from services.client import writes
 from services.client.blocking.connection import Connection
@@ -57,7 +57,7 @@ class WriteCalls(Connection):
         *,
         stream_id: str | None = None,
         allow_truncation: bool = False,
-    ) -> Iterator[BatchResult]:
+    ) -> Generator[BatchResult, None, None]:
         """Store any number of documents, as fast as the deployment takes them; yield what became of each batch.
 
         Batches are taken only as fast as earlier ones are stored; those without an answer are kept, few at a time,
@@ -69,7 +69,7 @@ class WriteCalls(Connection):
             collection: Its name.
             batches: Each of any size.
             stream_id: 1..48 bytes. The same id and the same batches again, within a week, go on where an earlier
-                call stopped: results say how much of a batch was stored then and not sent now.
+                call stopped: what was stored then is not sent again.
             allow_truncation: Cut texts over the backbone's limit instead of refusing them.
 
         Raises:
