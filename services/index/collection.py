@@ -10,7 +10,8 @@ from services.index.generation import DecodedChanges, GenerationIndex
 from services.index.partition import Changes, Partition
 from services.index.store.catalog import CollectionRecord
 from services.index.store.entry import decode_body
-from services.index.store.tail import PartitionLoad, PartitionTail, TailBatch
+from services.index.store.load import PartitionLoad
+from services.index.store.tail import PartitionTail, TailBatch
 
 LogRead: TypeAlias = tuple[PartitionTail, TailBatch]
 """Where a read of a log began, and what it found."""

@@ -16,8 +16,9 @@ from redis.asyncio import Redis
 from services.index.collection import CollectionIndex, HeldPartition, LogRead
 from services.index.pause import Pause, pause_unless
 from services.index.store.catalog import Catalog, CollectionRecord
+from services.index.store.load import load_partition
 from services.index.store.placement import PlacementTable, read_placement
-from services.index.store.tail import ReloadReason, TailBatch, load_partition, read_tails
+from services.index.store.tail import ReloadReason, TailBatch, read_tails
 from services.runtime import metrics
 from services.runtime.errors import CsrError, StoreUnavailable, WrongState
 from services.runtime.settings import IndexSettings
@@ -258,7 +259,9 @@ class Follower:
             while held.stale:
                 try:
                     async with self._load_slots:
-                        loaded = await load_partition(self._redis, collection.record.collection_id, partition)
+                        loaded = await load_partition(
+                            self._redis, collection.record.collection_id, partition, self._name
+                        )
                         await collection.load(partition, loaded)
                 except Exception as error:
                     _report("partition not loaded", error, collection=collection.record.name, partition=partition)

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from services.index.store.entry import EMPTY_STATE_DIGEST, LogEntry, combine_digests, document_digest
-from services.index.store.tail import PartitionLoad, PartitionTail
+from services.index.store.load import PartitionLoad
+from services.index.store.tail import PartitionTail
 
 Changes: TypeAlias = dict[str, bytes | None]
 """What became of documents, by id: the encoded body that counts now, None when the document is gone."""
@@ -59,12 +60,9 @@ class Partition:
         Every loaded document is in the result, known or not: a reload repairs whatever was wrong.
         """
         changes = self.clear()
-        for id, record in load.records.items():
-            if record.deleted:
-                self.tombstones[id] = record.version
-            else:
-                self.live[id] = record.version
-                changes[id] = record.body
+        for id, version, body in zip(load.ids, load.versions.tolist(), load.bodies, strict=True):
+            self.live[id] = version
+            changes[id] = body
         self.tail, self.state_digest = load.tail, load.digest
         return changes
 

@@ -148,9 +148,10 @@ class LogEntry:
         return cls(lsn, id, version, deleted, digest, body, checksum, chain, previous)
 
     @property
-    def record(self) -> StoredRecord:
+    def raw_record(self) -> bytes:
         """The record that this entry left in the hash of documents."""
-        return StoredRecord(self.version, self.deleted, self.input_digest, self.body)
+        kind = _TOMBSTONE if self.deleted else _DOCUMENT
+        return _RECORD_HEADER.pack(self.version, self.checksum, kind, self.input_digest) + self.body
 
 
 def encode_body(body: DocumentBody) -> bytes:

@@ -1,27 +1,23 @@
-"""Follows logs of partitions, and loads a partition whose log cannot be followed."""
+"""Follows logs of partitions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
 from redis.asyncio import Redis
 
 from services.index.store.connection import store_errors
-from services.index.store.entry import (
-    GENESIS_CHAIN,
-    LogEntry,
-    StoredRecord,
-    chain_after,
-    combine_digests,
-    document_digest,
-)
+from services.index.store.entry import GENESIS_CHAIN, LogEntry, chain_after
 from services.index.store.keys import partition_keys
-from services.index.store.meta import FIELDS, PartitionMeta, parse_meta
-from services.runtime.errors import CorruptRecord, StoreUnavailable, WrongState
+from services.index.store.meta import FIELDS, parse_meta
+from services.runtime.errors import CorruptRecord, WrongState
 
-_LOAD_ATTEMPTS: Final = 3
-_SCAN_RECORDS: Final = 500
+_READ_BYTES_MAX: Final = 8 << 20
+_ENTRIES_MIN: Final = 8
+"""Read of a log at a time at least, however large its entries are."""
+_ENTRY_BYTES: Final = 1_024
+"""Size that entries are expected to have before any were seen."""
 
 
 class ReloadReason(StrEnum):
@@ -39,12 +35,17 @@ class ReloadReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PartitionTail:
-    """Where a reader stands in the log of one partition: after the entry with this LSN and chain."""
+    """Where a reader stands in the log of one partition: after the entry with this LSN and chain.
+
+    Attributes:
+        entry_bytes: How large entries were lately, so that the next read can be bounded; no part of the position.
+    """
 
     collection_id: str
     partition: int
     lsn: int = 0
     chain: bytes = GENESIS_CHAIN
+    entry_bytes: int = field(default=_ENTRY_BYTES, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class TailBatch:
         tail: Where the reader stands after these entries.
         entries: By LSN ascending, without gaps; checksums and chain are right.
         head_lsn: Head of the log when it was read, at least tail.lsn unless it was rewound.
-        reload: Why the reader cannot go on from `tail`; the entries before are good. Call load_partition.
+        reload: Why the reader cannot go on from `tail`; the entries before are good. Load the partition.
         closed: The partition is closed or gone: its collection was deleted.
     """
 
@@ -66,30 +67,13 @@ class TailBatch:
     closed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionLoad:
-    """All of one partition at one position of its log.
-
-    Attributes:
-        tail: Where to go on reading.
-        records: Live documents and tombstones, by id.
-        documents: Live documents.
-        digest: State digest, 20 bytes, recomputed from the records and equal to the one in Redis.
-    """
-
-    tail: PartitionTail
-    records: Mapping[str, StoredRecord]
-    documents: int
-    digest: bytes
-
-
 async def read_tails(redis: Redis, tails: Sequence[PartitionTail], entries_max: int = 1_000) -> list[TailBatch]:
-    """Read on in many logs at once, without blocking; one round trip.
+    """Read on in many logs at once, without blocking; one round trip of about 8 MiB at most.
 
     Args:
         redis: Where the logs are.
         tails: Where the reader stands in each.
-        entries_max: Most entries read of each log.
+        entries_max: Most entries read of each log; fewer where they have been large.
 
     Returns:
         One batch per tail, in order.
@@ -97,36 +81,18 @@ async def read_tails(redis: Redis, tails: Sequence[PartitionTail], entries_max: 
     Raises:
         StoreUnavailable: Redis does not answer.
     """
+    share = _READ_BYTES_MAX // max(len(tails), 1)
     with store_errors("read logs"):
         async with redis.pipeline(transaction=False) as reads:
             for tail in tails:
                 keys = partition_keys(tail.collection_id, tail.partition)
                 reads.hmget(keys.meta, FIELDS)
-                reads.xrange(keys.log, min=f"({tail.lsn}-0", count=entries_max)
+                count = min(entries_max, max(share // tail.entry_bytes, _ENTRIES_MIN))
+                reads.xrange(keys.log, min=f"({tail.lsn}-0", count=count)
             replies = await reads.execute()
     return [
         _examine(tail, values, items) for tail, values, items in zip(tails, replies[::2], replies[1::2], strict=True)
     ]
-
-
-async def load_partition(redis: Redis, collection_id: str, partition: int) -> PartitionLoad:
-    """Read a whole partition while writes go on: scan its hash, then apply the log up to the head after the scan.
-
-    Raises:
-        WrongState: the partition is closed or gone, or of a newer format.
-        CorruptRecord: records fail their checksums, or the state digest differs from the one in Redis.
-        StoreUnavailable: Redis does not answer, or trims the log faster than the partition loads.
-    """
-    reason = None
-    for _ in range(_LOAD_ATTEMPTS):
-        start = await _read_head(redis, collection_id, partition)
-        records = await _scan(redis, collection_id, partition)
-        end = await _read_head(redis, collection_id, partition)
-        tail = PartitionTail(collection_id, partition, start.lsn, start.chain)
-        reason = await _catch_up(redis, tail, end, records)
-        if reason is None:
-            return _verified(PartitionTail(collection_id, partition, end.lsn, end.chain), records, end)
-    raise StoreUnavailable(f"partition {collection_id}:{partition} cannot be loaded: its log changed ({reason})")
 
 
 def _examine(
@@ -149,7 +115,13 @@ def _examine(
             break
         entries.append(entry)
         tail = replace(tail, lsn=entry.lsn, chain=entry.chain)
+    if entries:
+        tail = replace(tail, entry_bytes=_mean_bytes(entries))
     return TailBatch(tail, entries, max(meta.lsn, tail.lsn), reload, closed=False)
+
+
+def _mean_bytes(entries: Sequence[LogEntry]) -> int:
+    return max(sum(len(entry.id) + len(entry.body) for entry in entries) // len(entries), 1)
 
 
 def _next_entry(
@@ -166,58 +138,3 @@ def _next_entry(
     if entry.chain != chain_after(tail.chain, entry):
         return None, ReloadReason.CHAIN
     return entry, None
-
-
-async def _read_head(redis: Redis, collection_id: str, partition: int) -> PartitionMeta:
-    with store_errors("read the head of a partition"):
-        values = await redis.hmget(partition_keys(collection_id, partition).meta, FIELDS)
-    meta = parse_meta(values)
-    if meta is None or meta.state == "closed":
-        raise WrongState(f"partition {collection_id}:{partition} is closed: its collection was deleted")
-    return meta
-
-
-async def _scan(redis: Redis, collection_id: str, partition: int) -> dict[str, StoredRecord]:
-    """Return every record that was there throughout the scan; of those written meanwhile, any state or none."""
-    docs = partition_keys(collection_id, partition).docs
-    records: dict[str, StoredRecord] = {}
-    cursor = 0
-    while True:
-        with store_errors("scan a partition"):
-            cursor, found = await redis.hscan(docs, cursor, count=_SCAN_RECORDS)
-        for raw_id, raw in found.items():
-            id = raw_id.decode()
-            records[id] = StoredRecord.parse(id, raw)
-        if cursor == 0:
-            return records
-
-
-async def _catch_up(
-    redis: Redis, tail: PartitionTail, end: PartitionMeta, records: dict[str, StoredRecord]
-) -> ReloadReason | None:
-    """Replay the log from `tail` to `end` over the records; return why that failed, if it did.
-
-    Whatever state of a document the scan saw, its last entry up to `end` is replayed last.
-    """
-    while tail.lsn < end.lsn:
-        [batch] = await read_tails(redis, [tail])
-        if batch.closed:
-            raise WrongState(f"partition {tail.collection_id}:{tail.partition} is closed: its collection was deleted")
-        for entry in batch.entries:
-            if entry.lsn <= end.lsn:
-                records[entry.id] = entry.record
-        tail = batch.tail
-        if batch.reload is not None and tail.lsn < end.lsn:
-            return batch.reload
-    return None
-
-
-def _verified(tail: PartitionTail, records: Mapping[str, StoredRecord], head: PartitionMeta) -> PartitionLoad:
-    live = [document_digest(id, record.version) for id, record in records.items() if not record.deleted]
-    digest = combine_digests(live)
-    if digest != head.digest or len(live) != head.documents:
-        raise CorruptRecord(
-            f"partition {tail.collection_id}:{tail.partition} at {tail.lsn}: {len(live)} documents with state digest "
-            f"{digest.hex()}, but its meta says {head.documents} with {head.digest.hex()}"
-        )
-    return PartitionLoad(tail, records, len(live), digest)

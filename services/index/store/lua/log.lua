@@ -55,17 +55,15 @@ local function trim(meta, log, pins, before, bytes_max, now)
   end
 end
 
--- csr_pin: meta pins | reader lsn (empty: the head) seconds
--- Keeps the entries behind a position from being trimmed for some seconds, for one reader. Returns the position.
+-- csr_pin: meta pins | reader lsn seconds
+-- Keeps the entries behind a position from being trimmed for some seconds, for one reader.
 local function pin(keys, args)
   local meta, refused = read_meta(keys[1])
   if not meta then
     return refused
   end
-  local lsn = tonumber(args[2]) or meta.lsn
-  local expiry = clock() + tonumber(args[3]) * 1000000
-  redis.call('HSET', keys[2], args[1], decimal(lsn) .. ' ' .. decimal(expiry))
-  return lsn
+  redis.call('HSET', keys[2], args[1], args[2] .. ' ' .. decimal(clock() + tonumber(args[3]) * 1000000))
+  return redis.status_reply('OK')
 end
 
 -- Reading must go on when memory is full.

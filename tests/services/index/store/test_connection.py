@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from services.index.store.catalog import Catalog, CollectionRecord
 from services.index.store.connection import connect, store_error
 from services.index.store.functions import ensure_functions
+from services.index.store.load import load_partition
 from services.index.store.reader import DocumentReader
-from services.index.store.tail import load_partition
 from services.index.store.writer import LogWriter, WriteStatus
 from services.runtime.errors import CsrError, StoreFull, StoreUnavailable
 from services.runtime.settings import LogSettings
@@ -99,9 +99,10 @@ async def test_acknowledged_writes_survive_a_kill(
         with pytest.raises(StoreUnavailable):
             await write_until_it_fails(str(round_number))
         own_server.start()
-        load = await _once_up(lambda: load_partition(client, hurt.collection_id, 0))
+        load = await _once_up(lambda: load_partition(client, hurt.collection_id, 0, "test"))
         assert load.tail.lsn >= highest
-        lost = {id for id, version in acknowledged.items() if load.records[id].version < version}
+        stored = dict(zip(load.ids, load.versions.tolist(), strict=True))
+        lost = {id for id, version in acknowledged.items() if stored.get(id, 0) < version}
         assert lost == set()
         highest = load.tail.lsn
     assert len(acknowledged) > 50, "the test wrote enough to mean something"
@@ -150,7 +151,7 @@ async def test_a_full_redis_refuses_whole_writes_and_still_reads(client: Redis, 
     with pytest.raises(StoreFull):
         await fill()
     assert await DocumentReader(client).get(hurt, ["a"]) != [None]
-    load = await load_partition(client, hurt.collection_id, 0)
+    load = await load_partition(client, hurt.collection_id, 0, "test")
     assert load.documents % 10 == 1, "whole writes only"
     await client.config_set("maxmemory", 0)
     assert (await writer.write(hurt, 0, [upsert("b", 1)], "last")).lsn == load.tail.lsn + 1

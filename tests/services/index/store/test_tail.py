@@ -1,12 +1,13 @@
-import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
 from services.index.store.catalog import Catalog, CollectionRecord
 from services.index.store.keys import PartitionKeys, partition_keys
-from services.index.store.tail import PartitionTail, ReloadReason, TailBatch, load_partition, read_tails
+from services.index.store.load import load_partition
+from services.index.store.tail import PartitionTail, ReloadReason, TailBatch, read_tails
 from services.index.store.writer import LogWriter
 from services.runtime.errors import CorruptRecord, WrongState
 from services.runtime.settings import LogSettings
@@ -96,7 +97,7 @@ async def test_a_trimmed_log_is_a_gap(
     assert 1 << 20 <= sum(sizes) < (2 << 20) + (per_call + 1) * 60_200, "the budget is kept, and not much more"
     batch = await _read(redis, start)
     assert (batch.entries, batch.reload, batch.head_lsn) == ([], ReloadReason.GAP, 60)
-    load = await load_partition(redis, record.collection_id, 0)
+    load = await load_partition(redis, record.collection_id, 0, "test")
     assert (load.documents, load.tail.lsn) == (60, 60)
     assert (await _read(redis, load.tail)).reload is None
 
@@ -110,6 +111,24 @@ async def test_a_log_that_is_gone_is_a_gap(
     assert (await _read(redis, start)).reload is ReloadReason.GAP
     await _write_versions(writer, record, range(4, 5))
     assert (await _read(redis, start)).reload is ReloadReason.GAP
+
+
+async def test_a_read_is_bounded_in_bytes(
+    redis: Redis, writer: LogWriter, record: CollectionRecord, start: PartitionTail
+) -> None:
+    """Otherwise one read of logs with large payloads would take gigabytes of memory, and seconds."""
+    for number in range(20):
+        large = [upsert(f"{number}-{i}", 1, payload=b"x" * 60_000) for i in range(15)]
+        await writer.write(record, 0, large, f"w{number}")
+    tail, sizes = replace(start, entry_bytes=1 << 20), []
+    while tail.lsn < 300:
+        batch = await _read(redis, tail)
+        sizes.append(sum(len(entry.body) for entry in batch.entries))
+        tail = batch.tail
+    assert max(sizes) <= 8 << 20
+    assert max(sizes) > 6 << 20, "and does not waste round trips"
+    many = [replace(start, entry_bytes=60_000)] * 40
+    assert sum(len(entry.body) for batch in await read_tails(redis, many) for entry in batch.entries) < 24 << 20
 
 
 async def test_a_missing_entry_is_a_gap(
@@ -135,7 +154,7 @@ async def test_a_damaged_entry_is_never_handed_on(
     await _rewrite_log(redis, keys, flip_third)
     batch = await _read(redis, start)
     assert ([entry.lsn for entry in batch.entries], batch.reload) == ([1, 2], ReloadReason.CORRUPT)
-    assert (await load_partition(redis, record.collection_id, 0)).tail.lsn == 5, "the records are intact"
+    assert (await load_partition(redis, record.collection_id, 0, "test")).tail.lsn == 5, "the records are intact"
 
 
 async def test_entries_of_another_history_break_the_chain(
@@ -194,7 +213,7 @@ async def test_an_unreadable_partition_does_not_stop_the_others(
     bad, good = await read_tails(redis, [PartitionTail(record.collection_id, p) for p in range(2)])
     assert (bad.reload, good.reload, good.tail.lsn) == (ReloadReason.CORRUPT, None, 1)
     with pytest.raises(CorruptRecord if field == "lsn" else WrongState):
-        await load_partition(redis, record.collection_id, 0)
+        await load_partition(redis, record.collection_id, 0, "test")
 
 
 async def test_a_deleted_collection_is_told(
@@ -207,69 +226,4 @@ async def test_a_deleted_collection_is_told(
     await Catalog(redis).delete(record.name)
     assert (await _read(redis, start)).closed
     with pytest.raises(WrongState, match="deleted"):
-        await load_partition(redis, record.collection_id, 0)
-
-
-async def test_a_load_brings_documents_and_tombstones(
-    redis: Redis, writer: LogWriter, record: CollectionRecord
-) -> None:
-    """Otherwise a reloaded server could not tell that a late write to a deleted document is stale."""
-    await writer.write(record, 0, [upsert("a", 1), upsert("b", 1), delete("a", 2)], "1")
-    load = await load_partition(redis, record.collection_id, 0)
-    assert {id: (stored.version, stored.deleted) for id, stored in load.records.items()} == {
-        "a": (2, True),
-        "b": (1, False),
-    }
-    assert load.documents == 1
-
-
-async def test_a_load_while_writes_go_on_is_exact(redis: Redis, record: CollectionRecord) -> None:
-    """Otherwise a server that reloads under traffic would serve a state that never was."""
-    writer = LogWriter(redis, LogSettings())
-    stop = asyncio.Event()
-
-    async def keep_writing(name: str) -> int:
-        number = 0
-        while not stop.is_set():
-            batch = [upsert(f"{(number * 7 + i) % 400}", value=number) for i in range(20)]
-            batch.append(delete(f"{number * 13 % 400}"))
-            await writer.write(record, 0, batch, f"{name}-{number}")
-            number += 1
-        return number
-
-    writers = [asyncio.create_task(keep_writing(name)) for name in ("x", "y")]
-    positions = []
-    for _ in range(12):
-        load = await load_partition(redis, record.collection_id, 0)
-        positions.append(load.tail.lsn)
-        assert (await _read(redis, load.tail)).reload is None, "the log goes on where the load ends"
-    stop.set()
-    await asyncio.gather(*writers)
-    assert len(set(positions)) > 6, "writes went on between the loads"
-
-
-@pytest.mark.parametrize("lose", ["record", "digest", "count"])
-async def test_a_load_that_does_not_match_the_state_digest_is_refused(
-    redis: Redis, writer: LogWriter, record: CollectionRecord, keys: PartitionKeys, lose: str
-) -> None:
-    """Otherwise documents that vanished from Redis would be missing from answers without a word."""
-    await writer.write(record, 0, [upsert("a", 1), upsert("b", 1)], "1")
-    if lose == "record":
-        await redis.hdel(keys.docs, "a")
-    elif lose == "digest":
-        await redis.hset(keys.meta, "digest", "00" * 20)
-    else:
-        await redis.hset(keys.meta, "documents", 3)
-    with pytest.raises(CorruptRecord, match="state digest"):
-        await load_partition(redis, record.collection_id, 0)
-
-
-async def test_a_load_names_the_damaged_record(
-    redis: Redis, writer: LogWriter, record: CollectionRecord, keys: PartitionKeys
-) -> None:
-    """Otherwise bit rot in a record would be searched, or nobody could tell which document to write again."""
-    await writer.write(record, 0, [upsert("a", 1), upsert("b", 1)], "1")
-    raw = await redis.hget(keys.docs, "b")
-    await redis.hset(keys.docs, "b", raw[:30] + bytes((raw[30] ^ 64,)) + raw[31:])
-    with pytest.raises(CorruptRecord, match="'b'"):
-        await load_partition(redis, record.collection_id, 0)
+        await load_partition(redis, record.collection_id, 0, "test")
