@@ -14,12 +14,12 @@ from services.index.store.entry import (
     DocumentBody,
     LogEntry,
     QuantisedCode,
-    StoredRecord,
     combine_digests,
     document_digest,
     encode_body,
 )
-from services.index.store.tail import PartitionLoad, PartitionTail, TailBatch
+from services.index.store.load import PartitionLoad
+from services.index.store.tail import PartitionTail, TailBatch
 from services.runtime.errors import CorruptRecord
 from tests.services.index.test_generation import found
 from tests.services.index.world import FINGERPRINT, HIDDEN_DIM, K_MAX, random_code
@@ -44,9 +44,9 @@ def tail_at(partition: int, lsn: int) -> PartitionTail:
 
 def load_of(partition: int, lsn: int, **documents: bytes) -> PartitionLoad:
     """Return a loaded partition whose documents all have version 1."""
-    records = {id: StoredRecord(1, False, bytes(8), body) for id, body in documents.items()}
     digest = combine_digests(document_digest(id, 1) for id in documents)
-    return PartitionLoad(tail_at(partition, lsn), records, len(records), digest)
+    ids, bodies = list(documents), list(documents.values())
+    return PartitionLoad(tail_at(partition, lsn), ids, np.ones(len(ids), np.int64), bodies, len(ids), digest)
 
 
 def read_of(partition: int, lsn: int, id: str, body: bytes) -> LogRead:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from services.index.collection import CollectionIndex, LogRead
-from services.index.store.entry import LogEntry, QuantisedCode, StoredRecord, combine_digests
-from services.index.store.tail import PartitionLoad, TailBatch
+from services.index.store.entry import LogEntry, QuantisedCode
+from services.index.store.tail import TailBatch
 from services.runtime.errors import CorruptRecord
 from tests.services.index.test_collection import RECORD, body_of, load_of, read_of, tail_at
 from tests.services.index.test_generation import found
@@ -49,10 +49,7 @@ async def test_a_document_deleted_beside_an_unreadable_one_is_gone(
     code = random_code(rng)
     body = body_of(1, code=code)
     collection = await half_deleted(executor, code)
-    repaired = load_of(0, 6, kept=body)
-    tombstone = StoredRecord(2, True, bytes(8), b"")
-    records = {**repaired.records, "deleted": tombstone}
-    await collection.load(0, PartitionLoad(repaired.tail, records, 1, combine_digests([repaired.digest])))
+    await collection.load(0, load_of(0, 6, kept=body))
     await collection.load(1, load_of(1, 6, other=body))
     index = collection.generations[1]
     assert found(index, index.published, code, 0, 1) == {"kept", "other"}
