@@ -46,7 +46,7 @@ class CSRAdapter:
         reference_embeddings: Tensor,
         reference_codes: Codes[Tensor],
     ) -> None:
-        self._autoencoder = autoencoder.eval().requires_grad_(False)
+        self._autoencoder = autoencoder.freeze()
         self.manifest = manifest
         self.usage = usage
         self._reference_embeddings = reference_embeddings

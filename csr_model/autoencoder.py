@@ -13,6 +13,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Self
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class CSRAutoencoder(nn.Module):
     mean: Tensor
     scale: Tensor
     linear_map: Tensor | None
+    frozen_bias: Tensor | None
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class CSRAutoencoder(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
         self.register_buffer("linear_map", torch.eye(input_dim) if mapped else None)
+        self.register_buffer("frozen_bias", None, persistent=False)  # follows the weights from device to device
 
     @torch.no_grad()
     def start_from_rows(self, rows: Tensor, seed: int) -> None:
@@ -76,6 +79,13 @@ class CSRAutoencoder(nn.Module):
         preprocessed = self.preprocess(rows.to(self.weight.device))
         atoms = F.normalize(preprocessed[chosen[: self.hidden_dim].to(rows.device)], dim=1) + noise.to(rows.device)
         self.weight.copy_(_INITIAL_NORM * F.normalize(atoms, dim=1))
+
+    def freeze(self) -> Self:
+        """Fix the weights for good and return self: encoding one row then reads W once, not twice."""
+        self.eval().requires_grad_(False)
+        with _full_precision(self.weight.device.type):
+            self.frozen_bias = self._encoding_bias()
+        return self
 
     @property
     def input_dim(self) -> int:
@@ -99,8 +109,12 @@ class CSRAutoencoder(nn.Module):
     def pre_activations(self, preprocessed: Tensor) -> Tensor:
         """Return a [n, h] in full precision: autocast and TF32 are off, so selection is repeatable."""
         with _full_precision(preprocessed.device.type):
-            # W b_pre apart from W x': its gradient is then a product with a vector, a third of a step cheaper.
-            return F.linear(preprocessed, self.weight, self.latent_bias - self.weight @ self.pre_bias)
+            bias = self._encoding_bias() if self.frozen_bias is None else self.frozen_bias
+            return F.linear(preprocessed, self.weight, bias)
+
+    def _encoding_bias(self) -> Tensor:
+        # W b_pre apart from W x': its gradient is then a product with a vector, a third of a step cheaper.
+        return self.latent_bias - self.weight @ self.pre_bias
 
     def encode(self, embeddings: Tensor, k: int) -> Codes[Tensor]:
         """Return the codes of raw embeddings [n, d], not normalised, latents as int64."""

@@ -101,6 +101,7 @@ def test_embedding_that_activates_nothing(adapter: CSRAdapter, embeddings: np.nd
 
     silent = copy.deepcopy(adapter)
     silent._autoencoder.latent_bias.fill_(-100)
+    silent._autoencoder.freeze()
     codes = silent.encode(embeddings[:2], 4)
     assert codes.latents.tolist() == [[0] * 4] * 2
     assert codes.weights.tolist() == [[0.0] * 4] * 2

@@ -72,6 +72,20 @@ def test_encoding_ignores_autocast(model: CSRAutoencoder, embeddings: np.ndarray
     assert torch.equal(plain.weights, mixed.weights)
 
 
+def test_frozen_weights_encode_alike(model: CSRAutoencoder, embeddings: np.ndarray) -> None:
+    """A served adapter would choose other latents than its training did, or be saved as another file."""
+    x = torch.from_numpy(embeddings[:32])
+    with torch.no_grad():
+        model.pre_bias.normal_(0, 0.3)
+        model.latent_bias.normal_(0, 0.3)
+    trained, saved = model.encode(x, 8), dict(model.state_dict())
+    frozen = model.freeze()
+    assert torch.equal(frozen.encode(x, 8).latents, trained.latents)
+    assert torch.equal(frozen.encode(x, 8).weights, trained.weights)
+    assert frozen.state_dict().keys() == saved.keys()
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 def test_tf32_is_off_until_the_last_thread_is_done(allowed: bool) -> None:
     """Two threads that encode at once would leave one of them, or the whole process, with other codes than before."""
