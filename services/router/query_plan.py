@@ -86,14 +86,13 @@ def active_latents(request: QueryRequest, queries: Queries, record: CollectionRe
 
 
 def lowered(k_query: int, k_docs: int) -> tuple[int, int] | None:
-    """Return the next smaller pair that documents answer at: half of each, 4 at least; None below that."""
-    if max(k_query, k_docs) <= _LEAST_LEVEL:
-        return None
-    level = 1 << ((k_docs - 1).bit_length() - 1)  # the largest power of two below k_docs
-    return (
-        k_query if k_query <= _LEAST_LEVEL else max(k_query // 2, _LEAST_LEVEL),
-        k_docs if k_docs <= _LEAST_LEVEL else max(level, _LEAST_LEVEL),
-    )
+    """Return the next lower levels: each the power of two below, but not below 4; None when there are no lower ones."""
+    pair = _lower(k_query), _lower(k_docs)
+    return None if pair == (k_query, k_docs) else pair
+
+
+def _lower(k: int) -> int:
+    return k if k <= _LEAST_LEVEL else 1 << ((k - 1).bit_length() - 1)
 
 
 def _dense_forms(by_id: str) -> list[str]:

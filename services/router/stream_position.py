@@ -36,7 +36,7 @@ class StreamPosition:
 
     def advance(self, sequence: int) -> None:
         """Note that every chunk up to this one is stored, soon."""
-        self._wanted = sequence
+        self._wanted = max(sequence, self._wanted)
         if self._noting is None or self._noting.done():
             self._noting = asyncio.create_task(self._note())
 

@@ -23,6 +23,9 @@ from services.runtime.errors import DeadlineSpent, InvalidRequest, UnknownCollec
 
 _READ_AHEAD: Final = 3
 """Chunks that are read and encoded beside the one that is being stored."""
+_REPEATED_MAX: Final = 16
+"""Chunks before the next one that may be sent again, by a client that saw no answer to them: the store knows the write
+ids of these, and answers with the first results. A much older chunk would be stored over newer documents."""
 _IDLE_SECONDS: Final = 300.0
 """Pause between two chunks after which a stream ends: it can be resumed, and must not hold its place for ever."""
 _LAG_MAX: Final = 100_000
@@ -56,9 +59,6 @@ class UpsertStream:
         ahead.start(requests)
         try:
             while (coming := await ahead.next()) is not None:
-                if coming.prepared is None:
-                    yield search_pb2.UpsertStreamResponse(sequence=coming.chunk.sequence)
-                    continue
                 yield await self._stored(opening, coming.chunk, await coming.prepared)
                 position.advance(coming.chunk.sequence)
         finally:
@@ -97,8 +97,7 @@ class _Coming:
     """A chunk that was read."""
 
     chunk: search_pb2.UpsertChunk
-    prepared: "asyncio.Task[PreparedChunk] | None"
-    """None: the chunk is stored already."""
+    prepared: "asyncio.Task[PreparedChunk]"
 
 
 class _ReadAhead:
@@ -141,12 +140,10 @@ class _ReadAhead:
         except Exception as error:  # raised where it belongs: behind the chunks before it
             await self._queue.put(error)
 
-    def _preparing(self, chunk: search_pb2.UpsertChunk) -> "asyncio.Task[PreparedChunk] | None":
-        if chunk.sequence == 0 or chunk.sequence > self._following:
+    def _preparing(self, chunk: search_pb2.UpsertChunk) -> "asyncio.Task[PreparedChunk]":
+        if not max(1, self._following - _REPEATED_MAX) <= chunk.sequence <= self._following:
             raise InvalidRequest(f"chunk.sequence: {chunk.sequence}, {self._following} comes next")
-        if chunk.sequence < self._following:
-            return None
-        self._following += 1
+        self._following = max(self._following, chunk.sequence + 1)
         task = asyncio.create_task(self._chunks.prepare(self._record, chunk, self._allow_truncation))
         self._tasks = [*(known for known in self._tasks if not known.done()), task]
         return task

@@ -49,7 +49,7 @@ DOCUMENTS_WRITTEN = MetricSpec(
     "csr_router_documents_written_total",
     "counter",
     "router",
-    "Documents in write requests, by outcome: applied, unchanged, stale, conflict.",
+    "Documents in write requests, by outcome: applied, unchanged, stale, conflict, missing, changed, invalid.",
     ("status",),
 )
 DAMAGED_RECORDS = MetricSpec(
