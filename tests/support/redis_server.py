@@ -67,7 +67,9 @@ class RedisServer:
         while not self.answers():
             if not self.running or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"{self.binary} did not start:\n{(self.folder / 'server.log').read_text()}")
+                raise RuntimeError(
+                    f"{self.binary} did not start:\n{(self.folder / 'server.log').read_text(errors='replace')}"
+                )
             time.sleep(0.02)
 
     def kill(self) -> None:

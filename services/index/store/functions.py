@@ -1,6 +1,7 @@
 """Loads our functions (lua/) into Redis and checks that this Redis can be trusted with data."""
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -33,7 +34,7 @@ class StorePolicy:
 
 
 async def ensure_functions(redis: Redis) -> StorePolicy:
-    """Check this Redis and load our functions when they are absent or older.
+    """Check this Redis and load our functions when they are absent, older or damaged.
 
     Raises:
         WrongState: Redis is older than 7.0, may evict keys, or holds functions of a newer release.
@@ -46,11 +47,12 @@ async def ensure_functions(redis: Redis) -> StorePolicy:
             raise WrongState(
                 f"Redis holds csr functions version {loaded}; this release has {LIBRARY_VERSION}: upgrade it"
             )
-        if loaded < LIBRARY_VERSION:
+        if loaded < LIBRARY_VERSION or not await _intact(redis):
             await redis.function_load(functions_source(), replace=True)
         return StorePolicy(await _appendfsync(redis))
 
 
+@cache
 def functions_source() -> str:
     """Return the text of the library: constants, then the Lua files."""
     constants = {
@@ -84,6 +86,12 @@ async def _loaded_version(redis: Redis) -> int:
         if "unction not found" in str(error):
             return 0
         raise
+
+
+async def _intact(redis: Redis) -> bool:
+    """Return whether the text of our functions is as we wrote it: an append-only file has no checksums."""
+    libraries = await redis.function_list("csr", withcode=True)
+    return any(functions_source().encode() in library for library in libraries)
 
 
 async def _appendfsync(redis: Redis) -> str:

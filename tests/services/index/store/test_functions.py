@@ -59,6 +59,16 @@ async def test_older_functions_are_replaced(bare: Redis) -> None:
     assert await bare.fcall_ro("csr_version", 0) == LIBRARY_VERSION
 
 
+async def test_damaged_functions_are_replaced(bare: Redis) -> None:
+    """Otherwise a bit that flips in the append-only file would change the rules that all later writes follow."""
+    damaged = functions_source().replace("APPLIED", "BPPLIED")
+    assert damaged != functions_source()
+    await bare.function_load(damaged)
+    await ensure_functions(bare)
+    [library] = await bare.function_list("csr", withcode=True)
+    assert functions_source().encode() in library
+
+
 async def test_newer_functions_are_left_alone(bare: Redis) -> None:
     """Otherwise a router of an old release would break the new ones in a rolling upgrade."""
     await bare.function_load(_library(LIBRARY_VERSION + 1))
