@@ -35,9 +35,16 @@ def main() -> None:
         sys.exit(f"unknown sets {', '.join(unknown)}; there are: {', '.join(SETS)}")
     plan = QUICK if arguments.quick else replace(Plan(), large=LARGE if arguments.slow else 0)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    outcome = run(sets, plan, " ".join(sys.argv[1:]), console.print)
+    outcome = run(sets, plan, command(sys.argv[1:]), console.print)
     write(outcome, arguments.out)
     Console(soft_wrap=True, highlight=False).print(bar_table(bars(outcome)), markup=False)
+
+
+def command(options: list[str]) -> str:
+    """Return the options that say what is measured: without --out."""
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--out")
+    return " ".join(place.parse_known_args(options)[1])
 
 
 def write(outcome: Outcome, folder: Path) -> None:

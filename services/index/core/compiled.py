@@ -1,4 +1,4 @@
-"""The two ways to compile a kernel, so that all share the same promises: no GIL, no reordered floating point."""
+"""The three ways to compile kernels and their parts, with the same promises: no GIL, no reordered floating point."""
 
 import hashlib
 import os

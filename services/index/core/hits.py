@@ -85,7 +85,7 @@ def carry_ids(hits: Hits, filled: int, ids: PackedIds) -> None:
 
 
 def ids_of(hits: Hits, filled: int) -> tuple[I64, U8]:
-    """Return the ids of settled hits, in the heap's order: offsets [filled + 1] and bytes."""
+    """Return the ids of hits that carry theirs, in the heap's order: offsets [filled + 1] and bytes."""
     return _ids_of(hits.heap[:filled], hits.words, hits.lengths)
 
 

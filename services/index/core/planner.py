@@ -4,6 +4,7 @@ Costs are estimated from counts that are there anyway (postings, entries of bloc
 costs; what the block-max kernel spends on blocks is remembered per segment from the queries before.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -35,6 +36,8 @@ _NS_BLOCK: Final = 0.5
 _NS_ENTRY: Final = 0.8
 _NS_WEIGHT: Final = 0.5
 """One weight of a row that is scored from its code."""
+_NS_SEARCH: Final = 20_000.0
+"""What every search takes besides, from arrays to ids."""
 _RETRY: Final = 64
 """Where block-max keeps losing, every so many queries its bounds are computed again."""
 _MEMORY: Final = 0.1
@@ -103,9 +106,8 @@ def search_sealed(
         latents, weights: The query's prefix, a stored code.
         floor: Least score of a hit.
     """
-    arrays = (*sealed.postings, sealed.lengths, *sealed.common, *sealed.blocks, *sealed.norms)
     return _search_sealed(
-        kernel, arrays, _plain(documents), documents.k, alive, level, latents, weights, floor,
+        kernel, _arrays(sealed), _plain(documents), documents.k, alive, level, latents, weights, floor,
         (*scratch.sums, *scratch.bounds, scratch.by_latent), tuple(hits), filled, tuple(remembered),
     )  # fmt: skip
 
@@ -117,6 +119,29 @@ def search_unsealed(
     return _search_unsealed(
         _plain(documents), documents.k, latents, weights, floor, scratch.by_latent, tuple(hits), filled
     )
+
+
+def costs(segments: Sequence[Sealed], unsealed: int, k: int, level: int, latents: U16, weights: U16) -> I64:
+    """Estimate what searches take, by accumulation in every segment, whatever kernel will be chosen.
+
+    Args:
+        segments: All that are searched.
+        unsealed: Rows of the memtable.
+        k: Latents of each document in use.
+        level: Its place among the levels.
+        latents, weights: Stored codes of queries, [queries, width].
+
+    Returns:
+        Nanoseconds for each query.
+    """
+    estimated = np.full(len(latents), _NS_SEARCH + unsealed * k * _NS_WEIGHT)
+    for sealed in segments:
+        _add_costs(_arrays(sealed), level, latents, weights, estimated)
+    return estimated.astype(np.int64)
+
+
+def _arrays(sealed: Sealed) -> tuple[Any, ...]:
+    return (*sealed.postings, sealed.lengths, *sealed.common, *sealed.blocks, *sealed.norms)
 
 
 def _plain(documents: Documents) -> tuple[Any, ...]:
@@ -140,7 +165,7 @@ def _search_sealed(
     filled: int,
     remembered: Any,
 ) -> int:
-    sealed = Sealed(Postings(*arrays[:4]), arrays[4], Common(*arrays[5:7]), Blocks(*arrays[7:10]), Norms(*arrays[10:]))
+    sealed = _named(arrays)
     documents = Documents(codes[0], codes[1], PackedIds(codes[2], codes[3]), codes[4], k)
     reused = Scratch(Sums(*scratch[:3]), Bounds(*scratch[3:5]), scratch[5])
     query, hits = load(latents, weights, floor, reused.by_latent), Hits(*room)
@@ -149,6 +174,22 @@ def _search_sealed(
         carry_ids(hits, filled, documents.ids)
     unload(query)
     return filled
+
+
+@compiled
+def _add_costs(arrays: Any, level: int, latents: U16, weights: U16, estimated: F64) -> None:
+    sealed = _named(arrays)
+    for query in range(len(latents)):
+        active = 0
+        while active < latents.shape[1] and weights[query, active] > 0:
+            active += 1
+        accumulating, _ = _costs(sealed, sealed.norms.rows.shape[1], level, latents[query, :active])
+        estimated[query] += accumulating
+
+
+@inlined
+def _named(arrays: Any) -> Sealed:
+    return Sealed(Postings(*arrays[:4]), arrays[4], Common(*arrays[5:7]), Blocks(*arrays[7:10]), Norms(*arrays[10:]))
 
 
 @compiled
@@ -177,7 +218,7 @@ def _search(
     remembered: Memory,
 ) -> int:
     bucket = _bucket(len(query.latents))
-    accumulating, bounding = _costs(sealed, len(documents.latents), level, query)
+    accumulating, bounding = _costs(sealed, len(documents.latents), level, query.latents)
     affordable = accumulating / (BLOCK * documents.k * _NS_WEIGHT)
     most_visits = np.inf
     if kernel == ANY:
@@ -215,11 +256,11 @@ def _search(
 
 
 @inlined
-def _costs(sealed: Sealed, rows: int, level: int, query: Query) -> tuple[float, float]:
+def _costs(sealed: Sealed, rows: int, level: int, latents: U16) -> tuple[float, float]:
     """Return nanoseconds of the accumulate kernel, and of all block bounds."""
     postings, lines, entries = 0, 0, 0
     levels = len(sealed.lengths)
-    for latent in query.latents:
+    for latent in latents:
         cell = np.int64(latent) * levels
         if sealed.common.places[level, latent] == NONE:
             postings += sealed.lengths[level, latent]
@@ -227,7 +268,7 @@ def _costs(sealed: Sealed, rows: int, level: int, query: Query) -> tuple[float, 
             lines += 1
         entries += sealed.blocks.starts[cell + level + 1] - sealed.blocks.starts[cell]
     windows = (rows + WINDOW - 1) // WINDOW
-    accumulating = rows * _NS_SUM + postings * _NS_POSTING + len(query.latents) * windows * _NS_RUN
+    accumulating = rows * _NS_SUM + postings * _NS_POSTING + len(latents) * windows * _NS_RUN
     accumulating += lines * rows * _NS_LINE
     return accumulating, rows / BLOCK * _NS_BLOCK + entries * _NS_ENTRY
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from services.index.core import arguments, code, explain, listing, search, statistics
 from services.index.core.errors import InvalidCode
@@ -135,6 +136,29 @@ class Reader:
         """Count documents, those that `scan` lists with the same arguments; it raises the same errors."""
         _, allowed = self._allowed(where, partitions, at)
         return allowed.documents
+
+    def cost(
+        self,
+        latents: ArrayLike,
+        weights: ArrayLike,
+        k: int | None = None,
+        k_query: int | None = None,
+        k_docs: int | None = None,
+        at: State | None = None,
+    ) -> NDArray[np.int64]:
+        """Estimate what a search takes, for each query, without a look at postings; arguments as `search`.
+
+        Returns:
+            int64 [queries], nanoseconds on one core, if all that the queries touch is added up, in every segment. Only
+            the proportions mean something, between queries, indexes and moments: machines differ, and so does what a
+            better kernel or a filter saves.
+
+        Raises:
+            InvalidCode, InvalidSearch, InvalidState.
+        """
+        options = arguments.options(self._levels, 1, k, k_query, k_docs, None, None)
+        queries = code.quantise(latents, weights, hidden_dim=self.hidden_dim, active_max=K_MAX)
+        return search.costs(self._moment(at), queries, options)
 
     @property
     def state(self) -> State:

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from services.index.core import accumulate, bits, block_max, hits, planner
+from services.index.core import accumulate, bits, block_max, code, hits, planner
 from services.index.core.bits import Words
 from services.index.core.code import Codes
 from services.index.core.columns import Mask
@@ -93,6 +93,13 @@ def search(state: State, queries: Codes, options: Options, allowed: Allowed, thr
     with ThreadPoolExecutor(threads) as pool:
         answered = pool.map(lambda chunk: list(map(answer, *chunk)), chunks)
         return list(chain.from_iterable(answered))
+
+
+def costs(state: State, queries: Codes, options: Options) -> NDArray[np.int64]:
+    """Return what each query is estimated to take, in nanoseconds."""
+    prefixes = code.with_width(queries, min(options.k_query, queries.latents.shape[1]))
+    segments = [part.segment.sealed for part in state.parts]
+    return planner.costs(segments, len(state.recent), options.k_docs, options.level, *prefixes)
 
 
 def _search_one(

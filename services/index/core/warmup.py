@@ -23,6 +23,7 @@ def warmup() -> None:
         index.search(latents[:1], weights[:1], 1, where=where)
     index.explain(latents[:1], weights[:1], ["recent"])
     index.scan(1)
+    index.cost(latents[:1], weights[:1])
     index.delete([f"sealed-{i}" for i in range(count // 2)])
     index.statistics()
     with tempfile.TemporaryDirectory() as folder:

@@ -79,6 +79,9 @@ def test_impossible_searches(untouched: SparseIndex, arguments: dict[str, Any], 
     """A search would answer something other than what was asked."""
     with pytest.raises(errors.InvalidSearch, match=message):
         untouched.search(**{**CODE, "top_n": 5, **arguments})
+    if arguments.keys() <= {"k", "k_query", "k_docs"}:
+        with pytest.raises(errors.InvalidSearch, match=message):
+            untouched.cost(**CODE, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,8 @@ def test_states_of_other_indexes(untouched: SparseIndex, tmp_path: Path, other: 
         untouched.scan(5, at=there.state)
     with pytest.raises(errors.InvalidState, match=message):
         untouched.count(at=there.state)
+    with pytest.raises(errors.InvalidState, match=message):
+        untouched.cost(**CODE, at=there.state)
     with pytest.raises(errors.InvalidState, match=message):
         untouched.save(tmp_path / "snapshot", at=there.state)
     assert list(tmp_path.iterdir()) == []

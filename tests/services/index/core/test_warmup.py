@@ -39,5 +39,6 @@ def test_nothing_is_compiled_after_warmup(tmp_path: object) -> None:
         each.explain(queries.latents[:1], queries.weights[:1], ["1", "2"])
         each.statistics()
         each.scan(100, "1", Eq("tag", "a"))
+        each.cost(queries.latents, queries.weights, k=8)
         each.delete([str(row) for row in range(20_000)])
     assert compiled_kernels() == before
