@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from services.index.store.connection import store_errors
 from services.index.store.keys import partition_keys
+from services.index.store.log_check import check_log
 from services.index.store.meta import FIELDS, PartitionMeta, parse_meta
 from services.index.store.pin import TrimPin
 from services.index.store.tail import PartitionTail, ReloadReason, read_tails
@@ -61,6 +62,7 @@ class PartitionAudit:
         unreadable: Records that fail their checksums: id -> why.
         claimed_documents: Live documents as the meta says.
         claimed_digest: State digest as the meta says.
+        log_problem: What is wrong with the log, as check_log says; empty when it is right.
     """
 
     lsn: int
@@ -71,10 +73,11 @@ class PartitionAudit:
     unreadable: dict[str, str]
     claimed_documents: int
     claimed_digest: bytes
+    log_problem: str
 
     @property
     def intact(self) -> bool:
-        """Whether the records are what the meta says."""
+        """Whether the records are what the meta says; the log is another matter."""
         claimed = (self.claimed_documents, self.claimed_digest)
         return not self.unreadable and (self.documents, self.digest) == claimed
 
@@ -108,6 +111,8 @@ async def audit_partition(redis: Redis, collection_id: str, partition: int) -> P
     reader = f"audit-{secrets.token_hex(4)}"
     records, _, head = await _read_whole(redis, collection_id, partition, reader)
     found = await asyncio.to_thread(verify_records, records)
+    async with TrimPin(redis, PartitionTail(collection_id, partition), reader):
+        log_problem = await check_log(redis, collection_id, partition)
     return PartitionAudit(
         head.lsn,
         found.ids,
@@ -117,6 +122,7 @@ async def audit_partition(redis: Redis, collection_id: str, partition: int) -> P
         found.unreadable,
         head.documents,
         head.digest,
+        log_problem,
     )
 
 

@@ -7,10 +7,12 @@ from redis.asyncio import Redis
 
 from services.index.store.catalog import Catalog, CollectionRecord
 from services.index.store.connection import connect
+from services.index.store.freeze import freeze
 from services.index.store.functions import ensure_functions
+from services.index.store.load import audit_partition, load_partition
 from services.index.store.reader import DocumentReader
 from services.index.store.writer import LogWriter
-from services.runtime.errors import StoreFull, UnknownCollection
+from services.runtime.errors import StoreFull, UnknownCollection, WrongState
 from services.runtime.settings import LogSettings
 from tests.services.index.store.documents import delete, upsert
 from tests.support.redis_server import RedisServer
@@ -46,6 +48,16 @@ async def test_documents_can_be_deleted(full: Redis) -> None:
     record = await Catalog(full).get("large")
     await LogWriter(full, LogSettings()).write(record, 0, [delete("a", 2)], "2")
     assert await DocumentReader(full).get(record, ["a"]) == [None]
+
+
+async def test_partitions_can_be_loaded_and_frozen(full: Redis) -> None:
+    """Otherwise an index server that restarts while Redis is full would not answer."""
+    record = await Catalog(full).get("large")
+    assert (await load_partition(full, record.collection_id, 0, "test")).documents == 1
+    assert (await audit_partition(full, record.collection_id, 0)).intact
+    await freeze(full, record, 0)
+    with pytest.raises(WrongState):
+        await LogWriter(full, LogSettings()).write(record, 0, [delete("a", 2)], "2")
 
 
 async def test_collections_can_be_deleted(full: Redis) -> None:

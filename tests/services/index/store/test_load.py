@@ -19,7 +19,7 @@ from services.index.store.entry import (
 )
 from services.index.store.keys import PartitionKeys, partition_keys
 from services.index.store.load import PartitionLoad, audit_partition, load_partition, load_small_partitions
-from services.index.store.pin import TrimPin
+from services.index.store.pin import PIN_SECONDS, TrimPin
 from services.index.store.tail import PartitionTail, ReloadReason, read_tails
 from services.index.store.verified import verify_records
 from services.index.store.writer import LogWriter
@@ -252,19 +252,17 @@ async def test_a_pinned_log_is_not_trimmed_until_it_is_twice_as_large(redis: Red
     assert (await read_tails(redis, [after]))[0].reload is ReloadReason.GAP, "nothing is pinned any more"
 
 
-async def test_a_pin_of_a_reader_that_died_expires(
-    redis: Redis, record: CollectionRecord, keys: PartitionKeys, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_pin_of_a_reader_that_died_expires(redis: Redis, record: CollectionRecord, keys: PartitionKeys) -> None:
     """Otherwise servers that died while loading would keep logs at twice their size for ever."""
     writer = LogWriter(redis, SMALLEST_LOG)
     await _write_megabytes(writer, record, 1, "before")
     start = (await _load(redis, record)).tail
-    monkeypatch.setattr("services.index.store.pin.PIN_SECONDS", 1)
     await TrimPin(redis, start, "dead").__aenter__()
-    await _write_megabytes(writer, record, 2, "pinned")
-    assert (await read_tails(redis, [start]))[0].reload is None
-    await asyncio.sleep(1.1)
-    await _write_megabytes(writer, record, 1, "expired")
+    lsn, expiry = map(int, (await redis.hget(keys.pins, "dead")).split())
+    now, _ = await redis.time()
+    assert (lsn, PIN_SECONDS - 30 < expiry / 1e6 - now <= PIN_SECONDS + 1) == (start.lsn, True)
+    await redis.hset(keys.pins, "dead", f"{lsn} {now * 1_000_000}")
+    await _write_megabytes(writer, record, 3, "expired")
     assert (await read_tails(redis, [start]))[0].reload is ReloadReason.GAP
     assert await redis.exists(keys.pins) == 0
 
@@ -279,10 +277,7 @@ async def test_a_long_load_keeps_its_pin(
         first = await redis.hget(keys.pins, "slow")
         await pin.renew()
         assert await redis.hget(keys.pins, "slow") == first, "not at every step"
-        monkeypatch.setattr("services.index.store.pin.PIN_SECONDS", 0.03)
-        await asyncio.sleep(0.02)
-        monkeypatch.setattr("services.index.store.pin.PIN_SECONDS", 90)
-        pin._held -= 60
+        monkeypatch.setattr("services.index.store.pin.PIN_SECONDS", 0)
         await pin.renew()
         later = await redis.hget(keys.pins, "slow")
         assert later != first
