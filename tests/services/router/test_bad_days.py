@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.client import Client, SearchResult
+from services.index.store.keys import partition_of
 from services.runtime.errors import (
     DeadlineSpent,
     EncoderUnavailable,
@@ -160,6 +161,40 @@ def test_a_hanging_index_server_ends_at_the_deadline(hurt: Deployment) -> None:
         hurt.index_servers[1].resume()
     with hurt.client() as client:
         search(client)
+
+
+def partial(client: Client) -> SearchResult:
+    """Ask for what there is."""
+    return client.search("docs", codes=QUERIES, top_n=200, include_payloads=True, allow_partial=True)
+
+
+@pytest.mark.parametrize("how", ["killed", "hanging"])
+def test_a_partial_answer_has_everything_but_the_lost_partitions(
+    hurt: Deployment, patient: Client, impatient: Client, how: str
+) -> None:
+    """Callers who take what there is would get nothing, too little, or not learn what is missing."""
+    before = partial(patient)
+    assert (before.receipt.coverage, before.receipt.missing_partitions) == (1.0, [])
+    described = patient.describe_collection("docs")
+    lost = [state.partition for state in described.partitions if state.index_server == "index-1"]
+    (hurt.index_servers[1].kill if how == "killed" else hurt.index_servers[1].pause)()
+    started = time.monotonic()
+    answer = partial(impatient)
+    assert time.monotonic() - started < 2.0
+    assert answer.receipt.missing_partitions == lost
+    assert answer.receipt.coverage == 1 - len(lost) / 16
+    assert set(answer.receipt.token.positions) == set(range(16)) - set(lost)
+    left = [[hit for hit in hits if partition_of(hit.id, 16) not in lost] for hits in before.hits]
+    assert answer.hits == left
+    if how == "hanging":
+        hurt.index_servers[1].resume()
+    else:
+        with pytest.raises(PartitionUnavailable):
+            search(impatient)
+    hurt.index_servers[0].kill()
+    if how == "killed":
+        with pytest.raises(PartitionUnavailable, match="index-"):
+            partial(impatient)
 
 
 def test_without_the_encoder_codes_are_still_found(hurt: Deployment, patient: Client, impatient: Client) -> None:

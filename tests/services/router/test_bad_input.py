@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from google.protobuf.message import Message
 
-from csr.v1 import control_pb2, search_pb2, vector_pb2
+from csr.v1 import control_pb2, filter_pb2, search_pb2, vector_pb2
 from services.client import Client
 from services.runtime import errors
 from services.runtime.codec import RaggedCodes, codes_to_proto, embeddings_to_proto
@@ -25,7 +25,7 @@ CODES, DENSE, VERSIONED = "bad-codes", "bad-dense", "bad-versioned"
 def collections(deployment: Deployment) -> None:
     """One empty collection of each kind; after every test they are still empty."""
     with deployment.client() as client:
-        create_codes_collection(client, CODES)
+        create_codes_collection(client, CODES, fields={"lang": "keyword", "year": "int"})
         create_codes_collection(client, VERSIONED, versioning="client")
         client.create_collection(DENSE, MODEL)
 
@@ -43,6 +43,7 @@ def batch(latents: list[list[int]], weights: list[list[float]], fingerprint: str
 
 
 GOOD = batch([[3, 1]], [[2, 1]])
+OTHER = search_pb2.Token(collection_id="other")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -74,6 +75,26 @@ def upsert_row(*changed: float) -> search_pb2.UpsertRequest:
 def search(**changes: Any) -> search_pb2.SearchRequest:
     """Return a good search, but for the changes."""
     return search_pb2.SearchRequest(**{"collection": CODES, "codes": GOOD, "top_n": 5, **changes})
+
+
+def equals(field: str) -> filter_pb2.Filter:
+    """Return a filter that compares a field with a number."""
+    return filter_pb2.Filter(equals=filter_pb2.Equals(field=field, value=filter_pb2.FieldValue(int=1)))
+
+
+def explain(**changes: Any) -> search_pb2.ExplainRequest:
+    """Return a good request for an explanation, but for the changes."""
+    return search_pb2.ExplainRequest(**{"collection": CODES, "codes": GOOD, "ids": ["a"], **changes})
+
+
+def update(**changes: Any) -> search_pb2.UpdatePayloadsRequest:
+    """Return a good update of a payload, but for the changes."""
+    return search_pb2.UpdatePayloadsRequest(**{"collection": CODES, "ids": ["a"], "payloads_json": ["{}"], **changes})
+
+
+def delete_where(**changes: Any) -> search_pb2.DeleteByFilterRequest:
+    """Return a good deletion by filter, but for the changes."""
+    return search_pb2.DeleteByFilterRequest(**{"collection": CODES, "where": equals("year"), **changes})
 
 
 def create(**changes: Any) -> control_pb2.CreateCollectionRequest:
@@ -222,6 +243,39 @@ BAD: list[tuple[Message, type[errors.CsrError], str]] = [
         errors.InvalidRequest,
         "texts[1]: empty",
     ),
+    (
+        search(ids=search_pb2.IdBatch(ids=["nobody"]), codes=None),
+        errors.UnknownDocument,
+        "ids[0]: no document 'nobody'",
+    ),
+    (search(where=equals("colour")), errors.InvalidRequest, "where.equals.field: 'colour' is not declared"),
+    (search(where=filter_pb2.Filter(range=filter_pb2.Range(field="year"))), errors.InvalidRequest, "where.range: gte"),
+    # counts, pages, explanations
+    (search_pb2.CountRequest(collection=CODES, where=equals("lang")), errors.InvalidRequest, "where.equals.value"),
+    (search_pb2.CountRequest(collection=CODES, token=OTHER), errors.WrongState, "token.collection_id"),
+    (search_pb2.ScrollRequest(collection=CODES), errors.InvalidRequest, "limit: 0, must be 1..1000"),
+    (search_pb2.ScrollRequest(collection=CODES, limit=1001), errors.LimitExceeded, "limit: 1001"),
+    (search_pb2.ScrollRequest(collection=CODES, limit=1, cursor="x"), errors.InvalidRequest, "cursor: not one that"),
+    (search_pb2.ScrollRequest(collection=CODES, limit=1, token=OTHER), errors.WrongState, "token.collection_id"),
+    (search_pb2.ScrollRequest(collection="nowhere", limit=1), errors.UnknownCollection, "nowhere"),
+    (explain(ids=[]), errors.InvalidRequest, "ids: empty, 1..100"),
+    (explain(ids=["a"] * 101), errors.LimitExceeded, "ids: 101, at most 100"),
+    (explain(codes=batch([[1], [2]], [[1], [1]])), errors.LimitExceeded, "codes: 2, at most 1"),
+    (explain(codes=None), errors.InvalidRequest, "codes, id: one of them is needed"),
+    (explain(codes=None, id=search_pb2.IdBatch(ids=["x", "y"])), errors.LimitExceeded, "id: 2, at most 1"),
+    (explain(codes=None, id=search_pb2.IdBatch(ids=["x"])), errors.UnknownDocument, "id[0]: no document 'x'"),
+    (explain(k=3), errors.InvalidRequest, "k: 3, documents answer at"),
+    # payload updates and deletions by filter
+    (update(payloads_json=[]), errors.InvalidRequest, "payloads_json: 0, one for each of 1 ids"),
+    (update(payloads_json=["1"]), errors.InvalidRequest, "payloads_json[0]: a JSON object is needed"),
+    (update(payloads_json=['{"year":true}']), errors.InvalidRequest, "payloads_json[0].year: True, the field is int"),
+    (update(ids=["a", "a"], payloads_json=["", ""]), errors.InvalidRequest, "ids[1]: 'a' was listed before"),
+    (update(versions=[1]), errors.InvalidRequest, "versions: the store assigns"),
+    (update(write_id="w" * 65), errors.LimitExceeded, "write_id: 65 bytes"),
+    (upsert(payloads_json=['{"lang":1}']), errors.InvalidRequest, "payloads_json[0].lang: 1, the field is keyword"),
+    (search_pb2.DeleteByFilterRequest(collection=CODES), errors.InvalidRequest, "where: needed"),
+    (delete_where(version=1), errors.InvalidRequest, "version: the store assigns"),
+    (delete_where(token=OTHER), errors.WrongState, "token.collection_id"),
     # collections to create
     (create(name="Upper"), errors.InvalidRequest, "name: 'Upper'"),
     (create(name=""), errors.InvalidRequest, "name: ''"),
@@ -245,6 +299,10 @@ BAD: list[tuple[Message, type[errors.CsrError], str]] = [
     ),
     (create(model=vector_pb2.ModelVersion()), errors.InvalidRequest, "model.name: empty"),
     (create(model=vector_pb2.ModelVersion(name="m" * 251)), errors.LimitExceeded, "model.name: 251 bytes"),
+    (create(fields={"1a": 1}), errors.InvalidRequest, "fields: '1a', 1..64 characters"),
+    (create(fields={"a": 0}), errors.InvalidRequest, "fields[a]: type 0, one of FIELD_TYPE_KEYWORD"),
+    (create(fields={"a": 9}), errors.InvalidRequest, "fields[a]: type 9"),
+    (create(fields={f"f{number}": 1 for number in range(33)}), errors.LimitExceeded, "fields: 33, at most 32"),
     (create_dense(hidden_dim=64), errors.InvalidRequest, "hidden_dim: the model of a collection of kind dense says"),
     (create_dense(k_max=16), errors.LimitExceeded, "k_max: 16, the model has 8"),
     (create_dense(model=vector_pb2.ModelVersion(name="none")), errors.UnknownVersion, "'none'"),
@@ -265,6 +323,10 @@ METHODS: dict[type[Message], Callable[[Stubs], Callable[..., Message]]] = {
     search_pb2.GetRequest: lambda stubs: stubs.search.Get,
     search_pb2.CountRequest: lambda stubs: stubs.search.Count,
     search_pb2.SearchRequest: lambda stubs: stubs.search.Search,
+    search_pb2.ScrollRequest: lambda stubs: stubs.search.Scroll,
+    search_pb2.ExplainRequest: lambda stubs: stubs.search.Explain,
+    search_pb2.UpdatePayloadsRequest: lambda stubs: stubs.search.UpdatePayloads,
+    search_pb2.DeleteByFilterRequest: lambda stubs: stubs.search.DeleteByFilter,
     control_pb2.CreateCollectionRequest: lambda stubs: stubs.control.CreateCollection,
     control_pb2.DescribeCollectionRequest: lambda stubs: stubs.control.DescribeCollection,
     control_pb2.DeleteCollectionRequest: lambda stubs: stubs.control.DeleteCollection,
