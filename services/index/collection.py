@@ -6,10 +6,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from services.index.generation import DecodedChanges, GenerationIndex
-from services.index.partition import Changes, Partition
+from services.index.changes import Changes, changes_of_loads, changes_of_logs
+from services.index.core.index import SparseIndex
+from services.index.generation import GenerationIndex, Published
+from services.index.held import HeldPartition
+from services.index.partition import PartitionState
 from services.index.store.catalog import CollectionRecord
-from services.index.store.entry import decode_body
 from services.index.store.load import PartitionLoad
 from services.index.store.tail import PartitionTail, TailBatch
 
@@ -18,52 +20,31 @@ LogRead: TypeAlias = tuple[PartitionTail, TailBatch]
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionStatus:
-    """A partition at the position that it was last published at."""
-
-    lsn: int
-    documents: int
-    state_digest: str
-
-
-class HeldPartition:
-    """A partition that placement gives to this server.
+class Restored:
+    """What a snapshot has of a collection.
 
     Attributes:
-        head_lsn: Head of the log when it was last read.
-        stale: The log cannot be followed from here: the partition must be loaded.
-        settled: Loaded once, or found to be unreadable; a server that starts waits for this.
-        problem: Why the last attempt to load it failed; empty when it succeeded.
+        engines: By generation.
+        states: Partitions that are complete in all engines, as they were then.
     """
 
-    def __init__(self, collection_id: str, partition: int) -> None:
-        self.state = Partition(collection_id, partition)
-        self.head_lsn = 0
-        self.stale = True
-        self.settled = False
-        self.problem = ""
-        self.status = self._status()
+    engines: Mapping[int, SparseIndex]
+    states: Mapping[int, PartitionState]
 
-    @property
-    def tail(self) -> PartitionTail:
-        """Where to read on in the log."""
-        return self.state.tail
 
-    @property
-    def lag(self) -> int:
-        """Entries in the log that are not visible yet."""
-        return max(self.head_lsn - self.status.lsn, 0)
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A collection between two changes.
 
-    def can_follow(self, start: PartitionTail) -> bool:
-        """Return whether what was read from `start` on comes next."""
-        return not self.stale and self.tail == start
+    Attributes:
+        published: By generation.
+        states: Partitions that are ready in all generations.
+    """
 
-    def report(self) -> None:
-        """Let `status` show the state as it is now."""
-        self.status = self._status()
-
-    def _status(self) -> PartitionStatus:
-        return PartitionStatus(self.state.tail.lsn, len(self.state.live), self.state.state_digest.hex())
+    record: CollectionRecord
+    generations: Mapping[int, GenerationIndex]
+    published: Mapping[int, Published]
+    states: Mapping[int, PartitionState]
 
 
 class CollectionIndex:
@@ -81,9 +62,14 @@ class CollectionIndex:
         self._changed = asyncio.Event()
         self.closed = False
 
+    @property
+    def active(self) -> GenerationIndex:
+        """The generation that answers searches by default."""
+        return self.generations[self.record.active.generation]
+
     def ready(self, partition: int) -> bool:
         """Return whether searches of the active generation are answered for a partition."""
-        return partition in self.generations[self.record.active.generation].published.positions
+        return partition in self.active.published.positions
 
     async def update(self, record: CollectionRecord, partitions: frozenset[int]) -> None:
         """Follow the catalogue and placement: hold these partitions in these generations.
@@ -94,12 +80,12 @@ class CollectionIndex:
             self.record = record
             live = {generation.generation: generation for generation in record.generations}
             added = {
-                number: GenerationIndex(generation, record.k_max)
+                number: GenerationIndex(generation, record.k_max, record.fields)
                 for number, generation in live.items()
                 if number not in self.generations
             }
             self.generations = {number: index for number, index in self.generations.items() if number in live} | added
-            released = [partition for partition in self.held if partition not in partitions]
+            released = frozenset(self.held) - partitions
             if released:
                 await self._release(released)
             for partition in sorted(partitions - self.held.keys()):
@@ -108,41 +94,76 @@ class CollectionIndex:
                 for held in self.held.values():
                     held.stale = True
 
+    async def restore(self, restored: Restored) -> None:
+        """Take over a snapshot before anything else was loaded. Its partitions are ready once their logs were read."""
+        async with self._changing:
+            usable = restored.states.keys() & self.held.keys()
+            others = frozenset(range(self.record.partitions)) - usable
+            for number, index in self.generations.items():
+                index.adopt(restored.engines[number])
+            await self._change((), lambda: Changes(dropped=others) if others else None)
+            for partition in usable:
+                held = self.held[partition]
+                held.state, held.stale = restored.states[partition], False
+
     async def follow(self, reads: Sequence[LogRead]) -> None:
         """Apply what was read from the logs as one change; reads that partitions have moved away from are dropped.
+
+        Partitions that were never level with their logs are ready when this brings them there.
 
         Raises:
             CorruptRecord, WrongState: a body that this release cannot read; the partitions are withdrawn.
         """
         async with self._changing:
-            states = {
-                start.partition: (self.held[start.partition].state, batch)
+            batches = {
+                start.partition: batch
                 for start, batch in reads
                 if start.partition in self.held and self.held[start.partition].can_follow(start)
             }
-            await self._change(
-                states.keys(),
-                lambda: {number: state.apply(batch.entries, batch.tail) for number, (state, batch) in states.items()},
-            )
-            self._publish(states.keys())
+            states: dict[int, PartitionState] = {}
 
-    async def load(self, partition: int, load: PartitionLoad) -> None:
-        """Replace a partition by what was loaded; it is ready then, and its log can be followed.
+            def work() -> Changes:
+                for partition, batch in batches.items():
+                    states[partition] = self.held[partition].state.after(batch.entries, batch.tail)
+                return changes_of_logs(
+                    {partition: batch.entries for partition, batch in batches.items()}, self.record.fields
+                )
+
+            await self._change(batches, work)
+            level = {partition for partition, batch in batches.items() if batch.tail.lsn >= batch.head_lsn}
+            self._publish(states, {partition for partition in level if not self.held[partition].settled})
+
+    async def load(self, loads: Collection[PartitionLoad]) -> None:
+        """Replace partitions by what was loaded; they are ready then, and their logs can be followed.
 
         Raises:
             CorruptRecord, WrongState: as `follow`.
         """
         async with self._changing:
-            held = self.held[partition]
-            await self._change((partition,), lambda: {partition: held.state.replace(load)})
-            held.stale, held.settled, held.problem = False, True, ""
-            held.head_lsn = max(held.head_lsn, load.tail.lsn)
-            self._publish((partition,), loaded=True)
+            loads = [load for load in loads if load.tail.partition in self.held]
+            states = {load.tail.partition: PartitionState(load.tail, load.documents, load.digest) for load in loads}
+            await self._change(states, lambda: changes_of_loads(loads, self.record.fields) if loads else None)
+            for partition, state in states.items():
+                held = self.held[partition]
+                held.stale, held.problem = False, ""
+                held.head_lsn = max(held.head_lsn, state.tail.lsn)
+            self._publish(states, states.keys())
 
     async def withdraw(self, partitions: Iterable[int]) -> None:
         """Stop answering for partitions until they are loaded again."""
         async with self._changing:
             self._withdraw(partitions)
+
+    async def moment(self) -> Moment:
+        """Return everything as it is between two changes, for a snapshot."""
+        async with self._changing:
+            published = {number: index.published for number, index in self.generations.items()}
+            states = {
+                partition: held.state
+                for partition, held in self.held.items()
+                if all(partition in shown.positions for shown in published.values())
+            }
+            return Moment(self.record, dict(self.generations), published, states)
 
     async def changed(self) -> None:
         """Wait until something else is published, or the collection is closed."""
@@ -160,23 +181,26 @@ class CollectionIndex:
         """
         if not self._changing.locked():
             for generation in self.generations.values():
-                generation.publish(generation.published.positions, generation.published.held)
+                if generation.published.state is not generation.engine.state:
+                    generation.publish(generation.published.positions, generation.published.held)
 
-    async def _release(self, partitions: Iterable[int]) -> None:
+    async def _release(self, partitions: frozenset[int]) -> None:
         """Forget partitions and free their documents."""
         self._withdraw(partitions)
-        gone = {partition: self.held.pop(partition).state for partition in partitions}
-        await self._change((), lambda: {partition: state.clear() for partition, state in gone.items()})
-        self._publish(())
+        for partition in partitions:
+            del self.held[partition]
+        await self._change((), lambda: Changes(dropped=partitions))
+        self._publish({}, ())
 
-    async def _change(self, partitions: Iterable[int], change: Callable[[], Mapping[int, Changes]]) -> None:
-        """Run a change of partitions and bring its effect into the engines, off the event loop."""
+    async def _change(self, partitions: Iterable[int], change: Callable[[], Changes | None]) -> None:
+        """Work out a change of partitions and bring it into the engines, off the event loop."""
         engines = list(self.generations.values())
 
         def work() -> None:
-            decoded = _decode(change())
-            for engine in engines:
-                engine.write(decoded)
+            changes = change()
+            if changes is not None:
+                for engine in engines:
+                    engine.write(changes)
 
         changing = asyncio.get_running_loop().run_in_executor(self._executor, work)
         try:
@@ -196,14 +220,17 @@ class CollectionIndex:
             generation.publish(kept, frozenset(self.held))
         self._announce()
 
-    def _publish(self, partitions: Collection[int], loaded: bool = False) -> None:
-        """Show partitions at their new positions: those that were ready, and all that have just been loaded."""
-        for partition in partitions:
-            self.held[partition].report()
+    def _publish(self, states: Mapping[int, PartitionState], ready: Collection[int]) -> None:
+        """Show partitions in new states: those that were ready, and those that are from now on."""
+        for partition, state in states.items():
+            self.held[partition].state = state
+            self.held[partition].settled |= partition in ready
         for generation in self.generations.values():
             positions = generation.published.positions
             reached = {
-                partition: self.held[partition].tail.lsn for partition in partitions if loaded or partition in positions
+                partition: state.tail.lsn
+                for partition, state in states.items()
+                if partition in ready or partition in positions
             }
             generation.publish({**positions, **reached}, frozenset(self.held))
         self._announce()
@@ -211,10 +238,3 @@ class CollectionIndex:
     def _announce(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _decode(changes: Mapping[int, Changes]) -> DecodedChanges:
-    return {
-        partition: {id: None if body is None else decode_body(body) for id, body in bodies.items()}
-        for partition, bodies in changes.items()
-    }

@@ -4,17 +4,30 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from services.index.core.errors import CoreError, InvalidCode, InvalidId, InvalidRows, InvalidSearch
+from services.index.core.errors import (
+    CoreError,
+    InvalidCode,
+    InvalidField,
+    InvalidFilter,
+    InvalidId,
+    InvalidRows,
+    InvalidSearch,
+    UnknownField,
+)
 from services.runtime.errors import CorruptRecord, CsrError, InvalidRequest, InvalidVector
 
 IN_REQUEST: Final[Mapping[type[CoreError], type[CsrError]]] = {
     InvalidCode: InvalidVector,
+    InvalidFilter: InvalidRequest,
+    InvalidId: InvalidRequest,
     InvalidSearch: InvalidRequest,
+    UnknownField: InvalidRequest,
 }
 """What a caller did wrong."""
 
 IN_LOG: Final[Mapping[type[CoreError], type[CsrError]]] = {
     InvalidCode: CorruptRecord,
+    InvalidField: CorruptRecord,
     InvalidId: CorruptRecord,
     InvalidRows: CorruptRecord,
 }

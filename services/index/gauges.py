@@ -1,52 +1,75 @@
-"""Gauges of an index server: documents, lag and latent usage per collection, refreshed off the path of requests."""
+"""Gauges of an index server, refreshed off the path of requests."""
 
 import asyncio
+import time
 from typing import Final
 
+from services.index.admission import Admission
 from services.index.collection import CollectionIndex
 from services.index.core.writer import State
 from services.index.follower import Follower
+from services.index.memory import MemoryGuard, resident_bytes
 from services.runtime import metrics
 
 REPORT_SECONDS: Final = 2.0
 
-_GAUGES: Final = (
+_OF_COLLECTIONS: Final = (
     metrics.INDEX_DOCUMENTS,
     metrics.INDEX_LOG_LAG,
+    metrics.INDEX_STALENESS,
     metrics.INDEX_UNUSED_LATENTS,
     metrics.INDEX_USAGE_ENTROPY,
     metrics.INDEX_POSTING_SKEW,
 )
+_COUNTERS: Final = (
+    metrics.INDEX_ENTRIES_APPLIED,
+    metrics.INDEX_RELOADS,
+    metrics.INDEX_REFUSED_ENTRIES,
+    metrics.INDEX_OVERLOADED,
+    metrics.INDEX_SNAPSHOTS_TAKEN,
+    metrics.INDEX_SNAPSHOT_FAILURES,
+    metrics.INDEX_SNAPSHOTS_RESTORED,
+    metrics.INDEX_SNAPSHOTS_REFUSED,
+)
 
 
-async def report_forever(follower: Follower) -> None:
-    """Refresh the gauges of all collections until cancelled; they describe the active generations.
+async def report_forever(follower: Follower, admission: Admission, memory: MemoryGuard) -> None:
+    """Refresh the gauges until cancelled; those of collections describe the active generations.
 
     What was merged since the last write comes into use here, too: merges end when nobody waits for them.
     """
     counted: dict[str, State] = {}
-    for spec in (metrics.INDEX_ENTRIES_APPLIED, metrics.INDEX_RELOADS, metrics.INDEX_REFUSED_ENTRIES):
+    for spec in _COUNTERS:
         metrics.counter(spec)  # a counter that is still 0 must be there, or its first increase goes unseen
+    metrics.gauge(metrics.INDEX_MEMORY_LIMIT).set(memory.limit_bytes)
+    metrics.gauge(metrics.INDEX_MEMORY).set_function(resident_bytes)
+    metrics.gauge(metrics.INDEX_QUEUED_SECONDS).set_function(lambda: admission.wait_seconds)
     while True:
         collections = {collection.record.name: collection for collection in follower.collections.values()}
         for name in counted.keys() - collections.keys():
             del counted[name]
-            for spec in _GAUGES:
+            for spec in _OF_COLLECTIONS:
                 metrics.gauge(spec).remove(name)
         for name, collection in collections.items():
             collection.use_merged()
-            counted[name] = await _report(name, collection, counted.get(name))
+            _report_logs(name, collection, follower)
+            counted[name] = await _report_contents(name, collection, counted.get(name))
         await asyncio.sleep(REPORT_SECONDS)
 
 
-async def _report(name: str, collection: CollectionIndex, counted: State | None) -> State:
+def _report_logs(name: str, collection: CollectionIndex, follower: Follower) -> None:
+    held = collection.held.values()
+    now = time.monotonic()
+    complete = min(map(follower.complete_until, held), default=now)
+    metrics.gauge(metrics.INDEX_LOG_LAG).labels(name).set(max((one.lag for one in held), default=0))
+    metrics.gauge(metrics.INDEX_STALENESS).labels(name).set(max(now - complete, 0.0))
+
+
+async def _report_contents(name: str, collection: CollectionIndex, counted: State | None) -> State:
     """Set the gauges of one collection and return the state that they describe; counting costs a pass over all codes,
     which a state that was counted before does not need."""
-    index = collection.generations[collection.record.active.generation]
+    index = collection.active
     state = index.published.state
-    metrics.gauge(metrics.INDEX_LOG_LAG).labels(name).set(
-        max((held.lag for held in collection.held.values()), default=0)
-    )
     if state is not counted:
         statistics = await asyncio.to_thread(index.statistics)
         metrics.gauge(metrics.INDEX_DOCUMENTS).labels(name).set(statistics.documents)

@@ -1,22 +1,26 @@
-"""One generation of a collection in this server: its engine, and the state of it that searches see."""
+"""One generation of a collection in this server: its engine, and the state of it that requests see."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.index.changes import Changes
+from services.index.core.explain import Explanation
+from services.index.core.fields import Declared
 from services.index.core.index import SparseIndex
+from services.index.core.listing import Scanned
 from services.index.core.search import Hit
 from services.index.core.statistics import Statistics
+from services.index.core.where import Where
 from services.index.core.writer import State
 from services.index.core_errors import IN_LOG, IN_REQUEST, core_errors
 from services.index.store.catalog import GenerationRecord
-from services.index.store.entry import DocumentBody, QuantisedCode
+from services.index.store.codes import decode_codes
 
-DecodedChanges: TypeAlias = Mapping[int, Mapping[str, DocumentBody | None]]
-"""By partition: what became of documents, by id; None when the document is gone."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +30,13 @@ class SearchOptions:
     top_n: int
     k_query: int
     k_docs: int
-    min_score: float | None
+    min_score: float | None = None
+    where: Where | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What searches see: one state of the engine and the positions it is exact at, replaced as one reference.
+    """What requests see: one state of the engine and the positions it is exact at, replaced as one reference.
 
     Attributes:
         state: Every entry of a partition up to its position is in it, and none behind.
@@ -43,42 +48,60 @@ class Published:
     positions: Mapping[int, int]
     held: frozenset[int]
 
+    def only(self, partitions: frozenset[int]) -> frozenset[int] | None:
+        """Return what to give an engine as its partitions: None where nothing would be left out.
+
+        Testing every row's partition costs time, and is needed only when some rows are not asked for.
+        """
+        return None if partitions >= self.held else partitions
+
 
 class GenerationIndex:
     """The engine of one generation.
 
-    One thread at a time may `write` or `publish`; any number may read `published` and search it meanwhile.
+    One thread at a time may `write`, `adopt` or `publish`; any number may read `published` and what it has meanwhile.
     """
 
-    def __init__(self, record: GenerationRecord, k_max: int) -> None:
+    def __init__(self, record: GenerationRecord, k_max: int, declared: Declared) -> None:
         self.record = record
-        self._engine = SparseIndex(record.hidden_dim, k_max)
+        self._engine = SparseIndex(record.hidden_dim, k_max, declared)
         self.published = Published(self._engine.state, {}, frozenset())
 
-    def write(self, changes: DecodedChanges) -> None:
-        """Bring changes into the engine; searches see them after `publish`.
+    @property
+    def engine(self) -> SparseIndex:
+        """The engine; who is not the one writer only saves what was published."""
+        return self._engine
+
+    def adopt(self, engine: SparseIndex) -> None:
+        """Go on with an engine that was restored; nothing is published by that."""
+        self._engine = engine
+        self.published = Published(engine.state, {}, frozenset())
+
+    def write(self, changes: Changes) -> None:
+        """Bring changes into the engine; requests see them after `publish`.
 
         A document without a code of this generation leaves the engine: its code there would be of an older version.
 
         Raises:
             CorruptRecord: a code that no writer of ours could have stored.
         """
-        ids: list[str] = []
-        codes: list[QuantisedCode] = []
-        partitions: list[int] = []
-        gone: list[str] = []
-        for partition, bodies in changes.items():
-            for id, body in bodies.items():
-                code = None if body is None else body.codes.get(self.record.generation)
-                if code is None:
-                    gone.append(id)
-                else:
-                    ids.append(id)
-                    codes.append(code)
-                    partitions.append(partition)
-        with core_errors(IN_LOG, f"generation {self.record.generation}"):
-            if ids:
-                self._upsert(ids, codes, partitions)
+        number = self.record.generation
+        present, lengths, latents, weights = decode_codes(changes.bodies, number)
+        kept = np.flatnonzero(present)
+        gone = [*changes.gone, *(changes.ids[row] for row in np.flatnonzero(~present))]
+        with core_errors(IN_LOG, f"generation {number}"):
+            if changes.dropped:
+                self._engine.drop_partitions(changes.dropped)
+            if len(kept):
+                self._engine.upsert_quantised(
+                    _taken(changes.ids, kept),
+                    lengths,
+                    latents,
+                    weights,
+                    fields=None if changes.fields is None else _taken(changes.fields, kept),
+                    partitions=changes.partitions[kept],
+                    versions=changes.versions[kept],
+                )
             if gone:
                 self._engine.delete(gone)
 
@@ -114,20 +137,66 @@ class GenerationIndex:
                 k_query=options.k_query,
                 k_docs=options.k_docs,
                 min_score=options.min_score,
-                # Testing every row's partition costs time, and is needed only when some rows are not asked for.
-                partitions=None if partitions >= published.held else partitions,
+                where=options.where,
+                partitions=published.only(partitions),
                 at=published.state,
             )
+
+    def explain(
+        self,
+        published: Published,
+        latents: NDArray[np.uint16],
+        weights: NDArray[np.float32],
+        ids: Sequence[str],
+        options: SearchOptions,
+    ) -> list[Explanation | None]:
+        """Say which latents make up the scores of documents; as `search`, for one query."""
+        with core_errors(IN_REQUEST, "explain"):
+            return self._engine.explain(
+                latents, weights, ids, k_query=options.k_query, k_docs=options.k_docs, at=published.state
+            )
+
+    def cost(
+        self,
+        published: Published,
+        latents: NDArray[np.uint16],
+        weights: NDArray[np.float32],
+        options: SearchOptions,
+    ) -> NDArray[np.int64]:
+        """Estimate for each query what a search takes, in units that all engines share (SparseIndex.cost).
+
+        Raises:
+            InvalidVector, InvalidRequest: as `search`.
+        """
+        with core_errors(IN_REQUEST, "search"):
+            return self._engine.cost(
+                latents, weights, k_query=options.k_query, k_docs=options.k_docs, at=published.state
+            )
+
+    def scan(
+        self, published: Published, limit: int, after: str | None, where: Where | None, partitions: frozenset[int]
+    ) -> list[Scanned]:
+        """Return documents of these partitions by id ascending, at most `limit`, with ids behind `after`.
+
+        Raises:
+            InvalidRequest: what the engine refuses.
+        """
+        with core_errors(IN_REQUEST, "scan"):
+            return self._engine.scan(limit, after, where, published.only(partitions), published.state)
+
+    def count(self, published: Published, where: Where | None, partitions: frozenset[int]) -> int:
+        """Return how many documents of these partitions match.
+
+        Raises:
+            InvalidRequest: what the engine refuses.
+        """
+        with core_errors(IN_REQUEST, "count"):
+            return self._engine.count(where, published.only(partitions), published.state)
 
     def statistics(self) -> Statistics:
         """Count what the engine holds. Cost: one pass over all codes."""
         return self._engine.statistics()
 
-    def _upsert(self, ids: Sequence[str], codes: Sequence[QuantisedCode], partitions: Sequence[int]) -> None:
-        self._engine.upsert_quantised(
-            ids,
-            np.fromiter((len(code.latents) for code in codes), np.int64, len(codes)),
-            np.concatenate([code.latents for code in codes]),
-            np.concatenate([code.weights for code in codes]),
-            partitions=np.array(partitions, np.int64),
-        )
+
+def _taken(items: list[T], rows: NDArray[np.intp]) -> list[T]:
+    return items if len(rows) == len(items) else [items[row] for row in rows]

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,7 +15,10 @@ from services.index.core.warmup import warmup
 from services.index.follower import Follower
 from services.index.gauges import report_forever
 from services.index.lanes import Lanes
+from services.index.memory import MemoryGuard
+from services.index.self_report import report_self_forever
 from services.index.service import ShardService
+from services.index.snapshots import Snapshots
 from services.index.stopping import EXIT_SECONDS, cancelled, end_within, stage
 from services.index.store.connection import connect, store_errors
 from services.runtime.errors import StoreUnavailable
@@ -51,35 +55,66 @@ async def serve(settings: Settings) -> None:
             reflection=settings.router.reflection,
         )
     )
-    redis = _connect(settings.redis)
-    running = asyncio.create_task(_run(host, redis, settings))
+    parts = _Parts.of(host, settings)
+    running = asyncio.create_task(_run(parts, settings))
     signalled = asyncio.create_task(until_signalled())
     await asyncio.wait({running, signalled}, return_when=asyncio.FIRST_COMPLETED)
-    log.info("stopping")
-    end_within(grace + EXIT_SECONDS)
-    await stage("requests", host.stop(), grace + 1)  # before the follower: requests in flight may wait for positions
-    await stage("follower", cancelled(running), 1)
-    await stage("redis", redis.aclose(), 1)
-    log.info("stopped")
+    signalled.cancel()
+    await _stop(parts, running, grace)
     if running.done() and not running.cancelled():
         running.result()
 
 
-async def _run(host: GrpcHost, redis: Redis, settings: Settings) -> None:
-    name = settings.index.name
-    lanes = Lanes(settings.index.threads)
-    applier = ThreadPoolExecutor(1, thread_name_prefix="apply")
-    follower = Follower(redis, settings.index, applier)
-    shard_pb2_grpc.add_ShardServiceServicer_to_server(ShardService(name, follower, lanes), host.server)
+@dataclass(frozen=True)
+class _Parts:
+    host: GrpcHost
+    redis: Redis
+    lanes: Lanes
+    memory: MemoryGuard
+    snapshots: Snapshots
+    follower: Follower
+
+    @classmethod
+    def of(cls, host: GrpcHost, settings: Settings) -> "_Parts":
+        index, redis = settings.index, _connect(settings.redis)
+        memory = MemoryGuard(index.memory_bytes)
+        snapshots = Snapshots(index, settings.log.tombstone_seconds)
+        applier = ThreadPoolExecutor(1, thread_name_prefix="apply")
+        follower = Follower(redis, index, applier, memory, snapshots)
+        return cls(host, redis, Lanes(index.threads, index.queue_seconds), memory, snapshots, follower)
+
+
+async def _run(parts: _Parts, settings: Settings) -> None:
+    name, host, follower = settings.index.name, parts.host, parts.follower
+    service = ShardService(name, follower, parts.lanes, parts.memory, parts.snapshots)
+    shard_pb2_grpc.add_ShardServiceServicer_to_server(service, host.server)
     await host.start([shard_pb2.DESCRIPTOR.services_by_name["ShardService"].full_name])
     log.info("listening", port=host.port, metrics_port=host.metrics_port)
-    await asyncio.gather(_until_redis_answers(redis, settings.redis), asyncio.to_thread(warmup))
+    await asyncio.gather(_until_redis_answers(parts.redis, settings.redis), asyncio.to_thread(warmup))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(follower.run())
-        tasks.create_task(report_forever(follower))
+        tasks.create_task(report_forever(follower, parts.lanes.admission, parts.memory))
+        tasks.create_task(report_self_forever(parts.redis, name, follower, parts.memory))
         await follower.caught_up.wait()
+        tasks.create_task(parts.snapshots.run(follower.collections))
         await host.set_ready(True)
         log.info("ready", collections=len(follower.collections), term=follower.term)
+
+
+async def _stop(parts: _Parts, running: asyncio.Task[None], grace: float) -> None:
+    """End all that runs, in an order in which nothing is missed that comes later."""
+    log.info("stopping")
+    end_within(grace + EXIT_SECONDS)
+    begun = time.monotonic()
+    # Before the follower: requests in flight may wait for positions.
+    await stage("requests", parts.host.stop(), grace + 1)
+    await stage("follower", cancelled(running), 1)
+    rest = grace - (time.monotonic() - begun)
+    if rest > 0:
+        await stage("snapshots", parts.snapshots.take_all(parts.follower.collections), rest)
+    parts.lanes.close()
+    await stage("redis", parts.redis.aclose(), 1)
+    log.info("stopped", seconds=round(time.monotonic() - begun, 3))
 
 
 def _connect(settings: RedisSettings) -> Redis:

@@ -94,6 +94,36 @@ INDEX_LOG_LAG = MetricSpec(
     "Entries in the log that are not visible yet, worst partition.",
     ("collection",),
 )
+INDEX_STALENESS = MetricSpec(
+    "csr_index_staleness_seconds",
+    "gauge",
+    "index",
+    "How long ago a write may have been acknowledged that is not visible yet, worst partition.",
+    ("collection",),
+)
+INDEX_QUEUED_SECONDS = MetricSpec(
+    "csr_index_queued_seconds", "gauge", "index", "Time that the work in the queue takes at the measured rate."
+)
+INDEX_OVERLOADED = MetricSpec(
+    "csr_index_overloaded_total", "counter", "index", "Requests refused because too much work was queued."
+)
+INDEX_MEMORY = MetricSpec("csr_index_memory_bytes", "gauge", "index", "Resident memory of the process.")
+INDEX_MEMORY_LIMIT = MetricSpec(
+    "csr_index_memory_limit_bytes", "gauge", "index", "Resident memory behind which no more documents are taken."
+)
+INDEX_SNAPSHOTS_TAKEN = MetricSpec("csr_index_snapshots_taken_total", "counter", "index", "Snapshots taken.")
+INDEX_SNAPSHOT_FAILURES = MetricSpec(
+    "csr_index_snapshot_failures_total", "counter", "index", "Snapshots that could not be taken."
+)
+INDEX_SNAPSHOTS_RESTORED = MetricSpec(
+    "csr_index_snapshots_restored_total", "counter", "index", "Collections that began from a snapshot."
+)
+INDEX_SNAPSHOTS_REFUSED = MetricSpec(
+    "csr_index_snapshots_refused_total",
+    "counter",
+    "index",
+    "Snapshots that were not used: damaged, too old, or of another state of the collection.",
+)
 INDEX_UNUSED_LATENTS = MetricSpec(
     "csr_index_latents_unused_share",
     "gauge",

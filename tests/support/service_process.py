@@ -44,6 +44,10 @@ class ServiceProcess:
             **settings,
         }
 
+    def set(self, **settings: str) -> None:
+        """Change settings for the next start."""
+        self._environment |= settings
+
     @property
     def address(self) -> str:
         """host:port of its gRPC server."""

@@ -21,7 +21,7 @@ from services.index.store.entry import (
 from services.index.store.load import PartitionLoad
 from services.index.store.tail import PartitionTail, TailBatch
 from services.runtime.errors import CorruptRecord
-from tests.services.index.test_generation import found
+from tests.services.index.test_generation import changes, found
 from tests.services.index.world import FINGERPRINT, HIDDEN_DIM, K_MAX, random_code
 from tests.support.deployment import eventually
 
@@ -45,8 +45,10 @@ def tail_at(partition: int, lsn: int) -> PartitionTail:
 def load_of(partition: int, lsn: int, **documents: bytes) -> PartitionLoad:
     """Return a loaded partition whose documents all have version 1."""
     digest = combine_digests(document_digest(id, 1) for id in documents)
-    ids, bodies = list(documents), list(documents.values())
-    return PartitionLoad(tail_at(partition, lsn), ids, np.ones(len(ids), np.int64), bodies, len(ids), digest)
+    versions = np.ones(len(documents), np.int64)
+    return PartitionLoad(
+        tail_at(partition, lsn), list(documents), versions, list(documents.values()), len(documents), digest
+    )
 
 
 def read_of(partition: int, lsn: int, id: str, body: bytes) -> LogRead:
@@ -69,7 +71,7 @@ async def test_a_partition_is_ready_once_it_was_loaded(executor: Executor, rng: 
     index = collection.generations[1]
     assert index.published.positions == {}
     assert all(held.stale for held in collection.held.values())
-    await collection.load(2, load_of(2, 7, a=body_of(1, code=code)))
+    await collection.load([load_of(2, 7, a=body_of(1, code=code))])
     assert index.published.positions == {2: 7}
     assert found(index, index.published, code, 2) == {"a"}
     assert (collection.ready(0), collection.ready(2)) == (False, True)
@@ -80,12 +82,12 @@ async def test_reads_that_do_not_continue_a_partition_are_dropped(executor: Exec
     body = body_of(1, code=random_code(rng))
     collection = CollectionIndex(RECORD, executor)
     await collection.update(RECORD, frozenset({0}))
-    await collection.load(0, load_of(0, 7, a=body))
+    await collection.load([load_of(0, 7, a=body)])
     await collection.follow([read_of(0, 3, "old", body), read_of(1, 0, "elsewhere", body)])
     assert collection.generations[1].published.positions == {0: 7}
     await collection.follow([read_of(0, 7, "b", body)])
     assert collection.generations[1].published.positions == {0: 8}
-    assert collection.held[0].status.documents == 2
+    assert collection.held[0].state.documents == 2
 
 
 async def test_a_failed_change_is_never_seen(executor: Executor, rng: np.random.Generator) -> None:
@@ -96,7 +98,7 @@ async def test_a_failed_change_is_never_seen(executor: Executor, rng: np.random.
     collection = CollectionIndex(both, executor)
     await collection.update(both, frozenset({0, 1}))
     for partition in (0, 1):
-        await collection.load(partition, load_of(partition, 1, **{f"a{partition}": body_of(1, 2, code=code)}))
+        await collection.load([load_of(partition, 1, **{f"a{partition}": body_of(1, 2, code=code)})])
     poisoned = encode_body(DocumentBody(codes={1: code, 2: bad}))
     with pytest.raises(CorruptRecord):
         await collection.follow([read_of(0, 1, "bad", poisoned)])
@@ -104,7 +106,7 @@ async def test_a_failed_change_is_never_seen(executor: Executor, rng: np.random.
     assert index.published.positions == {1: 1}
     assert collection.held[0].stale
     assert found(index, index.published, code, 1) == {"a1"}
-    await collection.load(0, load_of(0, 3, c=body_of(1, 2, code=code)))
+    await collection.load([load_of(0, 3, c=body_of(1, 2, code=code))])
     for generation in collection.generations.values():
         assert found(generation, generation.published, code, 0, 1) == {"a1", "c"}
 
@@ -116,12 +118,12 @@ async def test_a_new_generation_answers_after_a_load_and_the_old_one_meanwhile(
     code = random_code(rng)
     collection = CollectionIndex(RECORD, executor)
     await collection.update(RECORD, frozenset({0}))
-    await collection.load(0, load_of(0, 1, a=body_of(1, code=code)))
+    await collection.load([load_of(0, 1, a=body_of(1, code=code))])
     await collection.update(replace(RECORD, generations=(FIRST, SECOND)), frozenset({0}))
     old, new = collection.generations[1], collection.generations[2]
     assert found(old, old.published, code, 0) == {"a"}
     assert new.published.positions == {}
-    await collection.load(0, load_of(0, 2, a=body_of(1, 2, code=code)))
+    await collection.load([load_of(0, 2, a=body_of(1, 2, code=code))])
     assert new.published.positions == old.published.positions == {0: 2}
     assert found(new, new.published, code, 0) == {"a"}
     await collection.update(replace(RECORD, generations=(SECOND,)), frozenset({0}))
@@ -134,7 +136,7 @@ async def test_released_partitions_leave_nothing_behind(executor: Executor, rng:
     collection = CollectionIndex(RECORD, executor)
     await collection.update(RECORD, frozenset({0, 1}))
     for partition in (0, 1):
-        await collection.load(partition, load_of(partition, 1, **{f"a{partition}": body_of(1, code=code)}))
+        await collection.load([load_of(partition, 1, **{f"a{partition}": body_of(1, code=code)})])
     await collection.update(RECORD, frozenset({1}))
     index = collection.generations[1]
     assert index.published.positions == {1: 1}
@@ -149,11 +151,11 @@ async def test_merged_segments_come_into_use(executor: Executor, rng: np.random.
     code = random_code(rng)
     collection = CollectionIndex(RECORD, executor)
     await collection.update(RECORD, frozenset({0}))
-    await collection.load(0, load_of(0, 1, a=body_of(1, code=code)))
+    await collection.load([load_of(0, 1, a=body_of(1, code=code))])
     generation = collection.generations[1]
     with mock.patch.object(writer, "SEAL_ROWS", 5):
         for lsn in range(1, 9):
-            many = {0: {f"{lsn}-{row}": DocumentBody(codes={1: code}) for row in range(5)}}
+            many = changes({0: {f"{lsn}-{row}": DocumentBody(codes={1: code}) for row in range(5)}})
             await asyncio.to_thread(generation.write, many)
             generation.publish({0: lsn + 1}, frozenset({0}))
     before = generation.published

@@ -25,7 +25,7 @@ def executor() -> Iterator[Executor]:
 def deletion_of(partition: int, lsn: int, id: str) -> LogRead:
     """Return a read that found the deletion of a document behind `lsn`, in version 2."""
     end = tail_at(partition, lsn + 1)
-    entry = LogEntry(end.lsn, id, 2, True, bytes(8), b"", bytes(8), end.chain)
+    entry = LogEntry(end.lsn, id, 2, True, bytes(8), b"", bytes(8), end.chain, 1)
     return tail_at(partition, lsn), TailBatch(end, [entry], end.lsn, None, False)
 
 
@@ -35,8 +35,8 @@ async def half_deleted(executor: Executor, code: QuantisedCode) -> CollectionInd
     collection = CollectionIndex(RECORD, executor)
     await collection.update(RECORD, frozenset({0, 1}))
     body = body_of(1, code=code)
-    await collection.load(0, load_of(0, 5, deleted=body, kept=body))
-    await collection.load(1, load_of(1, 5, other=body))
+    await collection.load([load_of(0, 5, deleted=body, kept=body)])
+    await collection.load([load_of(1, 5, other=body)])
     with pytest.raises(CorruptRecord):
         await collection.follow([deletion_of(0, 5, "deleted"), read_of(1, 5, "bad", body_of(1, code=too_long))])
     return collection
@@ -49,8 +49,8 @@ async def test_a_document_deleted_beside_an_unreadable_one_is_gone(
     code = random_code(rng)
     body = body_of(1, code=code)
     collection = await half_deleted(executor, code)
-    await collection.load(0, load_of(0, 6, kept=body))
-    await collection.load(1, load_of(1, 6, other=body))
+    await collection.load([load_of(0, 6, kept=body)])
+    await collection.load([load_of(1, 6, other=body)])
     index = collection.generations[1]
     assert found(index, index.published, code, 0, 1) == {"kept", "other"}
 
@@ -62,7 +62,7 @@ async def test_a_partition_released_after_a_failed_change_leaves_nothing(
     code = random_code(rng)
     collection = await half_deleted(executor, code)
     await collection.update(RECORD, frozenset({1}))
-    await collection.load(1, load_of(1, 6, other=body_of(1, code=code)))
+    await collection.load([load_of(1, 6, other=body_of(1, code=code))])
     index = collection.generations[1]
     assert found(index, index.published, code, 1) == {"other"}
     assert index.statistics().documents == 1

@@ -12,7 +12,7 @@ from services.index.lanes import QUERIES_PER_TURN, Lanes
 from services.index.store.entry import DocumentBody
 from services.runtime.codec import RaggedCodes
 from services.runtime.errors import DeadlineSpent
-from tests.services.index.test_generation import ALL, new_index
+from tests.services.index.test_generation import ALL, changes, new_index
 from tests.services.index.world import as_ragged, random_code
 
 PARTITIONS = frozenset({0})
@@ -23,7 +23,7 @@ class GatedIndex(GenerationIndex):
 
     def __init__(self) -> None:
         empty = new_index()
-        super().__init__(empty.record, 8)
+        super().__init__(empty.record, 8, {})
         self.turns: list[int] = []
         self.gate = threading.Event()
 
@@ -44,7 +44,7 @@ class GatedIndex(GenerationIndex):
 @pytest.fixture
 def lanes() -> Iterator[Lanes]:
     """One thread that searches."""
-    one = Lanes(1)
+    one = Lanes(1, 60.0)
     yield one
     one.close()
 
@@ -63,11 +63,11 @@ async def test_hits_are_in_the_order_of_the_queries(rng: np.random.Generator) ->
     """Queries of a batch would get each other's answers."""
     codes = [random_code(rng) for _ in range(23)]
     index = new_index()
-    index.write({0: {f"doc-{i}": DocumentBody(codes={1: code}) for i, code in enumerate(codes)}})
+    index.write(changes({0: {f"doc-{i}": DocumentBody(codes={1: code}) for i, code in enumerate(codes)}}))
     index.publish({0: len(codes)}, PARTITIONS)
     one_by_one = [index.search(index.published, *as_ragged([code]).padded(), ALL, PARTITIONS)[0] for code in codes]
     for threads in (1, 3):
-        lanes = Lanes(threads)
+        lanes = Lanes(threads, 60.0)
         assert await lanes.search(index, index.published, as_ragged(codes), ALL, PARTITIONS, soon()) == one_by_one
         lanes.close()
 

@@ -1,9 +1,11 @@
 """A collection in a real Redis, and everything that was ever written to it, so that any answer can be checked."""
 
+import json
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
@@ -12,6 +14,7 @@ from redis.asyncio import Redis
 
 from csr.v1 import search_pb2, shard_pb2, shard_pb2_grpc
 from services.index.core.code import quantise
+from services.index.core.fields import FieldType
 from services.index.store.catalog import Catalog, CollectionRecord, GenerationRecord, new_collection_id
 from services.index.store.entry import DocumentBody, QuantisedCode, input_digest
 from services.index.store.functions import ensure_functions
@@ -52,15 +55,19 @@ class World:
     """One collection and its history.
 
     Attributes:
-        history: By partition, then LSN: the id that was written and its code, None for a deletion.
+        history: By partition, then LSN: the id that was written and its document, None for a deletion.
+        versions: By partition, then LSN: the version that was written.
     """
 
     redis: Redis
     record: CollectionRecord
-    history: dict[int, dict[int, tuple[str, oracle.Code | None]]] = field(default_factory=lambda: defaultdict(dict))
+    history: dict[int, dict[int, tuple[str, oracle.Document | None]]] = field(default_factory=lambda: defaultdict(dict))
+    versions: dict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
 
     @classmethod
-    async def create(cls, redis: Redis, name: str | None = None, partitions: int = 4) -> "World":
+    async def create(
+        cls, redis: Redis, name: str | None = None, partitions: int = 4, fields: Mapping[str, FieldType] | None = None
+    ) -> "World":
         """Create a collection of kind codes."""
         collection_id = new_collection_id()
         record = CollectionRecord(
@@ -72,6 +79,7 @@ class World:
             k_max=K_MAX,
             partitions=partitions,
             generations=(GenerationRecord(1, "active", "model", 1, FINGERPRINT, HIDDEN_DIM),),
+            fields=dict(fields or {}),
         )
         await ensure_functions(redis)
         await Catalog(redis).create(record)
@@ -82,14 +90,16 @@ class World:
         """Position of the last write, by partition."""
         return {partition: max(entries) for partition, entries in self.history.items()}
 
-    async def upsert(self, documents: Mapping[str, QuantisedCode]) -> None:
+    async def upsert(
+        self, documents: Mapping[str, QuantisedCode], payloads: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
         """Write documents, and remember what was acknowledged."""
-        await self._write(
-            {
-                id: DocumentWrite(id, 0, False, DocumentBody(codes={1: code}), input_digest(code.weights.tobytes()))
-                for id, code in documents.items()
-            }
-        )
+        writes = {}
+        for id, code in documents.items():
+            payload = json.dumps(payloads[id]).encode() if payloads else b""
+            body = DocumentBody(payload=payload, codes={1: code})
+            writes[id] = DocumentWrite(id, 0, False, body, input_digest(code.weights.tobytes(), payload))
+        await self._write(writes)
 
     async def delete(self, ids: Iterable[str]) -> None:
         """Delete documents, and remember what was acknowledged."""
@@ -106,15 +116,31 @@ class World:
         live: dict[str, oracle.Document] = {}
         for partition, position in positions.items():
             for lsn in sorted(lsn for lsn in self.history[partition] if lsn <= position):
-                id, code = self.history[partition][lsn]
-                if code is None:
+                id, document = self.history[partition][lsn]
+                if document is None:
                     live.pop(id, None)
                 else:
-                    live[id] = oracle.Document(code, partition=partition)
+                    live[id] = document
+        return live
+
+    def live_versions(self, positions: Mapping[int, int]) -> dict[str, int]:
+        """Return the versions of the documents that live at these positions."""
+        live: dict[str, int] = {}
+        for partition, position in positions.items():
+            for lsn in sorted(lsn for lsn in self.history[partition] if lsn <= position):
+                id, document = self.history[partition][lsn]
+                live.pop(id, None)
+                if document is not None:
+                    live[id] = self.versions[partition][lsn]
         return live
 
     def expected(
-        self, queries: Sequence[QuantisedCode], positions: Mapping[int, int], top_n: int = 10, k: int = K_MAX
+        self,
+        queries: Sequence[QuantisedCode],
+        positions: Mapping[int, int],
+        top_n: int = 10,
+        k: int = K_MAX,
+        matches: Callable[[oracle.Document], bool] = lambda _: True,
     ) -> Hits:
         """Return the right answer at these positions, by brute force."""
         documents = self.documents(positions)
@@ -123,7 +149,7 @@ class World:
             oracle.stored_code(ragged.latents[begin:end].tolist(), ragged.weights[begin:end].tolist())
             for begin, end in zip(ragged.offsets[:-1], ragged.offsets[1:], strict=True)
         ]
-        return [oracle.search(documents, code, top_n, k, k) for code in codes]
+        return [oracle.search(documents, code, top_n, k, k, matches=matches) for code in codes]
 
     async def _write(self, writes: Mapping[str, DocumentWrite]) -> None:
         by_partition: dict[int, list[DocumentWrite]] = defaultdict(list)
@@ -134,12 +160,15 @@ class World:
             written = await writer.write(self.record, partition, members, uuid.uuid4().hex)
             first = written.lsn - len(members) + 1
             for lsn, write in enumerate(members, first):
-                code = None if write.body is None else _pairs(write.body.codes[1])
-                self.history[partition][lsn] = write.id, code
+                self.history[partition][lsn] = write.id, _document(write.body, partition)
+                self.versions[partition][lsn] = written.outcomes[lsn - first].version
 
 
-def _pairs(code: QuantisedCode) -> oracle.Code:
-    return list(zip(code.latents.tolist(), code.weights.tolist(), strict=True))
+def _document(body: DocumentBody | None, partition: int) -> oracle.Document | None:
+    if body is None:
+        return None
+    code = list(zip(body.codes[1].latents.tolist(), body.codes[1].weights.tolist(), strict=True))
+    return oracle.Document(code, json.loads(body.payload or b"{}"), partition)
 
 
 @dataclass(frozen=True)
@@ -148,6 +177,7 @@ class Answer:
 
     hits: Hits
     positions: dict[int, int]
+    staleness: float = field(default=0.0, compare=False)
 
 
 async def search(
@@ -172,33 +202,48 @@ async def search(
         top_n=10,
         k_query=K_MAX,
         k_docs=K_MAX,
-        positions=[
-            search_pb2.PartitionPosition(partition=partition, lsn=lsn) for partition, lsn in (positions or {}).items()
-        ],
+        positions=positions_of(positions or {}),
     )
     for name, value in changes.items():
         if isinstance(value, Message):
             getattr(request, name).CopyFrom(value)
         else:
             setattr(request, name, value)
-    async with grpc.aio.insecure_channel(server.address) as channel:
-        try:
-            response = await shard_pb2_grpc.ShardServiceStub(channel).SearchPartitions(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
+    response = await ask(server, "SearchPartitions", request, timeout)
     return Answer(
         [list(zip(hits.ids, hits.scores, strict=True)) for hits in response.results],
-        {position.partition: position.lsn for position in response.positions},
+        positions_in(response),
+        response.staleness_seconds,
     )
+
+
+async def ask(server: IndexServerProcess, method: str, request: Message, timeout: float = 10.0) -> Any:
+    """Call a method of a server.
+
+    Raises:
+        CsrError: the domain error that the server named.
+    """
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        try:
+            return await getattr(shard_pb2_grpc.ShardServiceStub(channel), method)(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+
+
+def positions_in(response: Any) -> dict[int, int]:
+    """Return the positions of an answer."""
+    return {position.partition: position.lsn for position in response.positions}
+
+
+def positions_of(positions: Mapping[int, int]) -> list[search_pb2.PartitionPosition]:
+    """Return positions as a request has them."""
+    return [search_pb2.PartitionPosition(partition=partition, lsn=lsn) for partition, lsn in positions.items()]
 
 
 async def status(server: IndexServerProcess, collection_id: str = "") -> shard_pb2.GetShardStatusResponse:
     """Ask a server what it holds."""
-    async with grpc.aio.insecure_channel(server.address) as channel:
-        stub = shard_pb2_grpc.ShardServiceStub(channel)
-        reply: shard_pb2.GetShardStatusResponse = await stub.GetShardStatus(
-            shard_pb2.GetShardStatusRequest(collection_id=collection_id), timeout=5.0
-        )
+    request = shard_pb2.GetShardStatusRequest(collection_id=collection_id)
+    reply: shard_pb2.GetShardStatusResponse = await ask(server, "GetShardStatus", request)
     return reply
 
 
