@@ -73,7 +73,8 @@ async def test_a_thousand_collections_on_one_server(
             answer = await search(server, worlds[100].record, [random_code(rng)])
             assert answer.positions == {**dict.fromkeys(range(4), 0), **worlds[100].positions}
             measured(
-                f"open after {opened:.1f} s, idle {rate:.0f} commands/s and {busy:.0%} of a core, visible after {sorted(waits)[5]:.4f} s"
+                f"open after {opened:.1f} s, idle {rate:.0f} commands/s and {busy:.0%} of a core, "
+                f"visible after {sorted(waits)[5]:.4f} s"
             )
     finally:
         server.kill()
