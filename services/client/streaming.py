@@ -40,8 +40,8 @@ def broken(error: grpc.RpcError) -> CsrError:
 class StreamState:
     """One stream, over any number of connections.
 
-    Chunks that an earlier run stored are never built. Those that this run sent and saw no answer to are sent again
-    after a reconnection, also when the server says that they are stored: only answers tell results.
+    Chunks that an earlier call stored are never built. Those that this one sent and saw no answer to are sent again
+    after a reconnection, also when the server says that they are stored: it answers them with their first results.
     """
 
     def __init__(self, collection: str, stream_id: str, allow_truncation: bool) -> None:
@@ -108,15 +108,12 @@ class StreamState:
         if not self._sent or response.sequence != self._sent[0].message.sequence:
             raise InternalError(f"the server answered to chunk {response.sequence}, which was not next")
         chunk = self._sent.popleft()
-        if len(response.results) == len(chunk.message.ids):
-            self._results += document_writes(response.results)
-            self._tokens.append(response.token)
-        elif not response.results:  # stored before the connection broke, and answered then
-            self._results += [None] * len(chunk.message.ids)
-        else:
+        if len(response.results) != len(chunk.message.ids):
             raise InternalError(
                 f"the server sent {len(response.results)} results for {len(chunk.message.ids)} documents"
             )
+        self._results += document_writes(response.results)
+        self._tokens.append(response.token)
         return self._batch_result() if chunk.ends_batch else None
 
     def _batch_result(self) -> BatchResult:

@@ -91,7 +91,7 @@ class BatchResult:
     """What became of one batch of an upsert stream."""
 
     results: list[DocumentWrite | None]
-    """One per document, in order. None: it is stored; what became of it was told to an earlier call or connection."""
+    """One per document, in order. None: it was sent by an earlier call, which was told what became of it."""
     token: Token | None
     """Covers what was stored; None when an earlier call stored all of it."""
 

@@ -134,16 +134,13 @@ class CollectionIndex:
             self._publish(states, {partition for partition in level if not self.held[partition].settled})
 
     async def load(self, loads: Collection[PartitionLoad]) -> None:
-        """Replace stale partitions by what was loaded; they are ready then, and their logs can be followed.
-
-        Others have come further meanwhile, and stay as they are.
+        """Replace partitions by what was loaded; they are ready then, and their logs can be followed.
 
         Raises:
             CorruptRecord, WrongState: as `follow`.
         """
         async with self._changing:
-            stale = {partition for partition, held in self.held.items() if held.stale}
-            loads = [load for load in loads if load.tail.partition in stale]
+            loads = [load for load in loads if load.tail.partition in self.held]
             states = {load.tail.partition: PartitionState(load.tail, load.documents, load.digest) for load in loads}
             await self._change(states, lambda: changes_of_loads(loads, self.record.fields) if loads else None)
             for partition, state in states.items():

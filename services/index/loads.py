@@ -49,8 +49,7 @@ class Loader:
             while True:
                 await self._begin.wait()
                 self._begin.clear()
-                waiting = {held: collection for held, collection in self._waiting.items() if held.stale}
-                self._waiting = {}
+                waiting, self._waiting = self._waiting, {}
                 if not self._memory.full():
                     await self._load_small(waiting)
                 for held, collection in waiting.items():

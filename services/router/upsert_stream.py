@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 
 from csr.v1 import search_pb2
 from services.index.store.catalog import CollectionRecord
+from services.index.store.streams import advance_stream, stream_position
 from services.router.capacity import largest_lag
 from services.router.chunk_writer import ChunkWriter, PreparedChunk
 from services.router.directory import Directory
-from services.router.stream_position import StreamPosition
 from services.router.validation import check_size
 from services.runtime import limits
 from services.runtime.errors import DeadlineSpent, InvalidRequest, UnknownCollection
@@ -52,18 +52,18 @@ class UpsertStream:
         opening = await _opening(requests)
         self._directory.check_store()
         record = await self._directory.collection(opening.collection)
-        position = StreamPosition(self._redis, record.collection_id, opening.stream_id)
-        begin = await position.read()
+        begin = await stream_position(self._redis, record.collection_id, opening.stream_id)
         yield search_pb2.UpsertStreamResponse(sequence=begin)
         ahead = _ReadAhead(self._chunks, record, opening.allow_truncation, begin)
         ahead.start(requests)
         try:
             while (coming := await ahead.next()) is not None:
-                yield await self._stored(opening, coming.chunk, await coming.prepared)
-                position.advance(coming.chunk.sequence)
+                answer = await self._stored(opening, coming.chunk, await coming.prepared)
+                # Noted before it is answered: clients forget what is answered, and could never send it again.
+                await advance_stream(self._redis, record.collection_id, opening.stream_id, coming.chunk.sequence)
+                yield answer
         finally:
             await ahead.stop()
-            await position.settle()
 
     async def _stored(
         self, opening: search_pb2.UpsertStreamOpen, chunk: search_pb2.UpsertChunk, prepared: PreparedChunk

@@ -1,5 +1,6 @@
 """csr index and csr search against real processes."""
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -93,3 +94,26 @@ def test_documents_that_cannot_be_stored_are_named(csr: Csr, client: Client, tmp
     assert "label" in loaded.stderr
     assert len(loaded.stderr.splitlines()) < 20, "a summary, not a line per document"
     csr("collection", "delete", "typed")
+
+
+def test_a_search_is_filtered(csr: Csr, client: Client) -> None:
+    """Filters could be declared, but not used."""
+    made = csr("collection", "create", "filtered", "--model", MODEL, "--field", "lang:keyword", "--field", "year:int")
+    assert made.exit_code == 0, made.output
+    assert "fields for filters: lang:keyword, year:int" in csr("collection", "describe", "filtered").stdout
+    payloads = [{"lang": lang, "year": year} for lang in ("de", "en") for year in (2019, 2020, 2021)]
+    ids = [f"{payload['lang']}{payload['year']}" for payload in payloads]
+    token = client.upsert("filtered", ids, texts=["red fox"] * 6, payloads=payloads).token
+    client.search("filtered", texts=["red fox"], token=token)
+
+    def found(*conditions: str) -> set[str]:
+        options = [option for condition in conditions for option in ("--where", condition)]
+        done = csr("search", "filtered", "red fox", "--top-n", "10", "--json", *options)
+        assert done.exit_code == 0, done.output
+        return {hit["id"] for hit in json.loads(done.stdout)["hits"][0]}
+
+    assert found() == set(ids)
+    assert found("lang=de") == {"de2019", "de2020", "de2021"}
+    assert found("lang=de", "year>=2020") == {"de2020", "de2021"}
+    assert found("year>2019", "year<2021") == {"de2020", "en2020"}
+    csr("collection", "delete", "filtered")
