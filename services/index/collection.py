@@ -134,13 +134,16 @@ class CollectionIndex:
             self._publish(states, {partition for partition in level if not self.held[partition].settled})
 
     async def load(self, loads: Collection[PartitionLoad]) -> None:
-        """Replace partitions by what was loaded; they are ready then, and their logs can be followed.
+        """Replace stale partitions by what was loaded; they are ready then, and their logs can be followed.
+
+        Others have come further meanwhile, and stay as they are.
 
         Raises:
             CorruptRecord, WrongState: as `follow`.
         """
         async with self._changing:
-            loads = [load for load in loads if load.tail.partition in self.held]
+            stale = {partition for partition, held in self.held.items() if held.stale}
+            loads = [load for load in loads if load.tail.partition in stale]
             states = {load.tail.partition: PartitionState(load.tail, load.documents, load.digest) for load in loads}
             await self._change(states, lambda: changes_of_loads(loads, self.record.fields) if loads else None)
             for partition, state in states.items():

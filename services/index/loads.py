@@ -49,7 +49,8 @@ class Loader:
             while True:
                 await self._begin.wait()
                 self._begin.clear()
-                waiting, self._waiting = self._waiting, {}
+                waiting = {held: collection for held, collection in self._waiting.items() if held.stale}
+                self._waiting = {}
                 if not self._memory.full():
                     await self._load_small(waiting)
                 for held, collection in waiting.items():

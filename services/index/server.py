@@ -90,12 +90,14 @@ async def _run(parts: _Parts, settings: Settings) -> None:
     shard_pb2_grpc.add_ShardServiceServicer_to_server(service, host.server)
     await host.start([shard_pb2.DESCRIPTOR.services_by_name["ShardService"].full_name])
     log.info("listening", port=host.port, metrics_port=host.metrics_port)
-    await asyncio.gather(_until_redis_answers(parts.redis, settings.redis), asyncio.to_thread(warmup))
+    await _until_redis_answers(parts.redis, settings.redis)
     async with asyncio.TaskGroup() as tasks:
+        compiled = tasks.create_task(asyncio.to_thread(warmup))  # while partitions are loaded
         tasks.create_task(follower.run())
         tasks.create_task(report_forever(follower, parts.lanes.admission, parts.memory))
         tasks.create_task(report_self_forever(parts.redis, name, follower, parts.memory))
         await follower.caught_up.wait()
+        await compiled
         tasks.create_task(parts.snapshots.run(follower.collections))
         await host.set_ready(True)
         log.info("ready", collections=len(follower.collections), term=follower.term)

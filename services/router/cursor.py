@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +14,9 @@ from services.runtime.errors import InvalidRequest, WrongState
 
 CURSOR_FORMAT: Final = 1
 _HEADER: Final = struct.Struct(">B8sI")
-"""Format, collection id, generation; the last id follows."""
-_CHARACTERS_MAX: Final = 4 * -(-(_HEADER.size + limits.ID_BYTES_MAX) // 3)
+"""Format, collection id, generation; the last id follows, then the CRC-32 of it all, for cursors that were cut."""
+_CRC_BYTES: Final = 4
+_CHARACTERS_MAX: Final = 4 * -(-(_HEADER.size + limits.ID_BYTES_MAX + _CRC_BYTES) // 3)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Cursor:
     def encode(self) -> str:
         """Return the cursor as text: base64url."""
         header = _HEADER.pack(CURSOR_FORMAT, bytes.fromhex(self.collection_id), self.generation)
-        return base64.urlsafe_b64encode(header + self.last_id.encode()).decode()
+        raw = header + self.last_id.encode()
+        return base64.urlsafe_b64encode(raw + _crc(raw)).decode()
 
     @classmethod
     def decode(cls, text: str) -> "Cursor":
@@ -42,15 +45,20 @@ class Cursor:
         try:
             raw = base64.urlsafe_b64decode(text)
             layout, collection_id, generation = _HEADER.unpack_from(raw)
-            last_id = raw[_HEADER.size :].decode()
+            last_id = raw[_HEADER.size : -_CRC_BYTES].decode()
         except (binascii.Error, struct.error, UnicodeDecodeError):
             raise InvalidRequest("cursor: not one that a scroll answered") from None
         if layout != CURSOR_FORMAT:
             raise InvalidRequest(f"cursor: format {layout}, this release reads {CURSOR_FORMAT}; begin again")
         cursor = cls(collection_id.hex(), generation, last_id)
+        # Made anew it is the same text: of canonical base64 and with the right CRC.
         if not 1 <= len(last_id.encode()) <= limits.ID_BYTES_MAX or cursor.encode() != text:
             raise InvalidRequest("cursor: not one that a scroll answered")
         return cursor
+
+
+def _crc(raw: bytes) -> bytes:
+    return zlib.crc32(raw).to_bytes(_CRC_BYTES)
 
 
 def scrolled_generation(text: str, record: CollectionRecord) -> tuple[GenerationRecord, str]:

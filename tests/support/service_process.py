@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.redis_server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS_MAX = 60.0
+START_SECONDS_MAX = 120.0
 
 
 class ServiceProcess:

@@ -90,6 +90,18 @@ async def test_reads_that_do_not_continue_a_partition_are_dropped(executor: Exec
     assert collection.held[0].state.documents == 2
 
 
+async def test_a_load_that_comes_late_is_dropped(executor: Executor, rng: np.random.Generator) -> None:
+    """A partition that was loaded twice would go back to the older of the two states, and answer from it."""
+    body = body_of(1, code=random_code(rng))
+    collection = CollectionIndex(RECORD, executor)
+    await collection.update(RECORD, frozenset({0}))
+    await collection.load([load_of(0, 7, a=body)])
+    await collection.follow([read_of(0, 7, "b", body)])
+    await collection.load([load_of(0, 7, a=body)])
+    assert collection.active.published.positions == {0: 8}
+    assert collection.held[0].state.documents == 2
+
+
 async def test_a_failed_change_is_never_seen(executor: Executor, rng: np.random.Generator) -> None:
     """After a document that one engine refuses, engines would differ from the positions that they claim."""
     code = random_code(rng)

@@ -1,4 +1,5 @@
 import base64
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,11 @@ from services.runtime import limits
 from services.runtime.errors import InvalidRequest, WrongState
 
 IDS = st.text(min_size=1, max_size=limits.ID_BYTES_MAX // 4)
+
+
+def with_crc(raw: bytes) -> str:
+    """Return the text of a cursor of these bytes."""
+    return base64.urlsafe_b64encode(raw + zlib.crc32(raw).to_bytes(4)).decode()
 
 
 @given(st.binary(min_size=8, max_size=8), st.integers(0, 2**32 - 1), IDS)
@@ -40,9 +46,11 @@ def test_a_made_up_cursor_is_refused_or_harmless(text: str) -> None:
         "ä",
         Cursor("ab" * 8, 1, "x").encode() + "\n",
         Cursor("ab" * 8, 1, "x" * 129).encode(),
-        base64.urlsafe_b64encode(b"\x01" + b"\xab" * 8 + b"\0\0\0\1" + b"\xff").decode(),
-        base64.urlsafe_b64encode(b"\x02" + b"\xab" * 8 + b"\0\0\0\1" + b"x").decode(),
-        base64.urlsafe_b64encode(b"\x01" + b"\xab" * 8 + b"\0\0\0\1").decode(),
+        Cursor("ab" * 8, 1, "document").encode()[:-4],
+        Cursor("ab" * 8, 1, "").encode(),
+        with_crc(b"\x01" + b"\xab" * 8 + b"\0\0\0\1" + b"\xff"),
+        with_crc(b"\x02" + b"\xab" * 8 + b"\0\0\0\1" + b"x"),
+        with_crc(b"\x01" + b"\xab" * 8),
     ],
 )
 def test_what_no_scroll_answered_is_refused(text: str) -> None:
