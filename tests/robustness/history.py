@@ -56,11 +56,12 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """An answered strict search.
+    """An answered search.
 
     Attributes:
         required: Positions of the token that was sent.
         positions: Of the receipt.
+        partial: Partitions may be missing from the answer.
     """
 
     queries: Sequence[int]
@@ -68,6 +69,7 @@ class Search:
     required: Positions
     positions: Positions
     hits: Sequence[Hits]
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ class Load:
         operations: Everything that was answered, see history.py.
         errors: What was not, by status code.
         wrong: Errors that nobody should see whatever dies.
+        partial_answers: How many searches that allow it were answered without all partitions.
         worked: Seconds that the clients have worked.
     """
 
@@ -42,6 +43,7 @@ class Load:
         self.operations: list[Operation] = []
         self.errors: Counter[grpc.StatusCode] = Counter()
         self.wrong: list[CsrError] = []
+        self.partial_answers = 0
         self.worked = 0.0
         self._address = address
         self._corpus = corpus
@@ -95,6 +97,7 @@ class Load:
         """Return how many requests of each kind were answered, and how many attempts failed."""
         counts = Counter(type(operation).__name__ for operation in self.operations)
         failed = Counter({code.name: number for code, number in self.errors.items()})
+        failed["partial answer"] = self.partial_answers
         return ", ".join(f"{number} x {name}" for name, number in sorted((counts + failed).items()))
 
     def recording(self) -> Recording:
@@ -152,9 +155,14 @@ class _Worker:
         queries = [self._random.randrange(len(self._corpus.asked)) for _ in range(QUERIES_PER_SEARCH)]
         token = self._token if self._token.collection_id and self._random.random() < 0.5 else None
         top_n = self._random.choice((1, 10, 30))
-        answer = self._client.search(self._load.name, codes=self._corpus.queries(queries), top_n=top_n, token=token)
+        partial = self._random.random() < 0.2
+        answer = self._client.search(
+            self._load.name, codes=self._corpus.queries(queries), top_n=top_n, token=token, allow_partial=partial
+        )
         hits = [[(hit.id, hit.score) for hit in found] for found in answer.hits]
-        return Search(queries, top_n, token.positions if token else {}, answer.receipt.token.positions, hits)
+        required, positions = token.positions if token else {}, answer.receipt.token.positions
+        self._load.partial_answers += answer.receipt.coverage < 1.0
+        return Search(queries, top_n, required, positions, hits, partial)
 
     def _read(self) -> Read:
         ids = self._random.sample(self._load._ids, DOCUMENTS_PER_WRITE)

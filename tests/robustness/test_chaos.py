@@ -58,7 +58,8 @@ def test_killed_processes_lose_nothing_and_answer_nothing_wrong(
 ) -> None:
     """Users would lose documents that were confirmed, see deleted ones again, or get wrong answers after a crash."""
     corpus = Corpus(SEED)
-    deployment = Deployment(tmp_path)
+    snapshots = str(tmp_path / "snapshots")
+    deployment = Deployment(tmp_path, CSR_INDEX__SNAPSHOT_DIR=snapshots, CSR_INDEX__SNAPSHOT_SECONDS="2")
     assigned = Load(deployment.router.address, corpus, SEED)
     chosen = Load(deployment.router.address, corpus, SEED + 1, versioning="client")
     try:

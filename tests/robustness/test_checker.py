@@ -4,7 +4,7 @@ A checker that overlooks a violation would let every proof of this folder pass o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -115,6 +115,20 @@ def test_the_oracle_over_blocks_equals_brute_force() -> None:
     assert min(history.heads.values()) > 512
     for search in searches[::7]:
         assert history.answer(search.queries, search.top_n, search.positions) == search.hits
+
+
+def test_a_partial_answer_must_be_right_for_the_partitions_that_it_names() -> None:
+    """Partial answers would be taken for wrong ones, or wrong ones for partial ones."""
+    recording = run(seed=4).recording
+    history = History([o for o in recording.operations if isinstance(o, Write)], PARTITIONS, CORPUS.scores)
+    some = {partition: lsn for partition, lsn in history.heads.items() if partition}
+    right = history.answer([0, 1], 5, some)
+    partial = Search([0, 1], 5, {}, some, right, partial=True)
+    recording.operations.append(partial)
+    assert check(recording, CORPUS.scores) == []
+    for spoilt in (replace(partial, partial=False), replace(partial, hits=[right[0][1:], right[1]])):
+        recording.operations[-1] = spoilt
+        assert [violation.kind for violation in check(recording, CORPUS.scores)] == [Kind.WRONG_ANSWER]
 
 
 @pytest.mark.parametrize("ended", [3.0, 9.0])

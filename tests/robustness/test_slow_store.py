@@ -48,12 +48,13 @@ class Duration:
 
 @dataclass
 class Seen:
-    """What a thread saw: how long each of its requests took, how it failed, ids it wrote, and wrong answers."""
+    """What a thread saw: times and failures of its requests, what it wrote, wrong answers, the worst staleness told."""
 
     seconds: list[float] = field(default_factory=list)
     errors: list[CsrError] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     wrong: int = 0
+    staleness: float = 0.0
 
     @property
     def p99(self) -> float:
@@ -118,7 +119,9 @@ class Clients:
                 seen.seconds.append(time.monotonic() - began)
 
     def _search(self, client: Client, seen: Seen) -> None:
-        seen.wrong += client.search(self.searched, codes=self._queries).hits != self.right
+        answer = client.search(self.searched, codes=self._queries)
+        seen.wrong += answer.hits != self.right
+        seen.staleness = max(seen.staleness, answer.receipt.staleness_seconds)
 
     def _write(self, client: Client, seen: Seen) -> None:
         id = uuid.uuid4().hex
@@ -180,10 +183,11 @@ def test_searches_do_not_wait_for_a_store_in_trouble(tmp_path: Path, duration: D
     measured(
         f"p99 of searches {1_000 * good:.1f} ms; store slow and resetting {1_000 * slow.p99:.1f} ms; store gone for "
         f"{duration.seconds:.0f} s {1_000 * gone.p99:.1f} ms; {len(gone_writes.errors)} writes failed after at most "
-        f"{max(gone_writes.seconds):.2f} s (deadline {WRITE_SECONDS} s); memory {growth / 2**20:+.0f} MiB; healed in "
-        f"{healed:.1f} s"
+        f"{max(gone_writes.seconds):.2f} s (deadline {WRITE_SECONDS} s), answers said they were up to "
+        f"{gone.staleness:.0f} s old; memory {growth / 2**20:+.0f} MiB; healed in {healed:.1f} s"
     )
     assert [(seen.errors, seen.wrong) for seen in (before, slow, gone, after)] == 4 * [([], 0)]
+    assert gone.staleness >= 0.9 * duration.seconds > duration.seconds / 2 > before.staleness
     assert max(slow.p99, gone.p99) <= duration.share * good + duration.slack_seconds
     assert slow_writes.written, "a slow store still takes writes"
     assert gone_writes.written == []

@@ -33,7 +33,12 @@ IDS_PER_WRITER = 1_500
 def test_a_server_that_missed_more_than_the_log_keeps_is_exact_again(tmp_path: Path, measured: Measured) -> None:
     """A server that was stopped for long would miss documents for ever, or keep deleted ones."""
     corpus = Corpus(seed=51)
-    deployment = Deployment(tmp_path, CSR_LOG__PARTITION_BYTES=str(LOG_BYTES))
+    deployment = Deployment(
+        tmp_path,
+        CSR_LOG__PARTITION_BYTES=str(LOG_BYTES),
+        CSR_INDEX__SNAPSHOT_DIR=str(tmp_path / "snapshots"),
+        CSR_INDEX__SNAPSHOT_SECONDS="0.5",
+    )
     paused, killed = deployment.index_servers
     load = Load(deployment.router.address, corpus, seed=51)
     try:
