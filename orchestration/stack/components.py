@@ -199,6 +199,7 @@ def _index_server(settings: Settings, number: int) -> Component:
             "CSR_INDEX__NAME": f"index-{number}",
             "CSR_INDEX__PORT": str(port),
             "CSR_INDEX__METRICS_PORT": str(metrics_port),
+            "CSR_INDEX__SNAPSHOT_DIR": str(index.snapshot_dir or settings.data_dir / "snapshots"),
         },
     )
 

@@ -5,11 +5,13 @@ import asyncio
 import sys
 from typing import NoReturn
 
+import uvloop
+
 from services.index.server import serve
-from services.index.stopping import leave
 from services.runtime.errors import StoreUnavailable
 from services.runtime.logging import configure_logging
 from services.runtime.settings import InvalidSettings, load_settings
+from services.runtime.stopping import leave
 
 
 def main() -> NoReturn:
@@ -17,7 +19,7 @@ def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m services.index", description=__doc__)
     parser.add_argument("--check-config", action="store_true", help="check the settings and exit")
     arguments = parser.parse_args()
-    name, runner = "index server", asyncio.Runner()  # never closed: see leave
+    name, runner = "index server", asyncio.Runner(loop_factory=uvloop.new_event_loop)  # never closed: see leave
     try:
         settings = load_settings()
         name = settings.index.name

@@ -19,11 +19,11 @@ from services.index.memory import MemoryGuard
 from services.index.self_report import report_self_forever
 from services.index.service import ShardService
 from services.index.snapshots import Snapshots
-from services.index.stopping import EXIT_SECONDS, cancelled, end_within, stage
 from services.index.store.connection import connect, store_errors
 from services.runtime.errors import StoreUnavailable
 from services.runtime.lifecycle import GrpcHost, HostOptions, until_signalled
 from services.runtime.settings import InvalidSettings, RedisSettings, Settings
+from services.runtime.stopping import EXIT_SECONDS, cancelled, end_within, stage
 
 log = structlog.get_logger()
 

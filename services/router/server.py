@@ -1,7 +1,6 @@
 """The router as one object: its connections, its servicers, its background work."""
 
 import asyncio
-from contextlib import suppress
 
 from csr.v1 import control_pb2, control_pb2_grpc, search_pb2, search_pb2_grpc
 from services.index.core import code
@@ -32,6 +31,7 @@ from services.router.visibility import Visibility
 from services.router.write_path import WritePath
 from services.runtime.lifecycle import GrpcHost, HostOptions
 from services.runtime.settings import Settings
+from services.runtime.stopping import cancelled, stage
 
 SERVICE_NAMES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
@@ -100,10 +100,8 @@ class Router:
     async def stop(self) -> None:
         """Let requests in flight finish, then close all connections."""
         if self._refreshing is not None:
-            self._refreshing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._refreshing
-        await self.host.stop()
-        await self._encoder.close()
-        await self._servers.close()
-        await self._redis.aclose()
+            await stage("directory", cancelled(self._refreshing), 1)
+        await stage("requests", self.host.stop(), self.host.options.drain_seconds + 1)
+        await stage("encoder", self._encoder.close(), 1)
+        await stage("index servers", self._servers.close(), 1)
+        await stage("redis", self._redis.aclose(), 1)

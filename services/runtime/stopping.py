@@ -53,7 +53,10 @@ async def cancelled(task: asyncio.Task[None]) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process now: the interpreter's own end would wait for threads whose results nobody needs any more."""
+    """End the process now: the interpreter's own end would wait for threads whose results nobody needs any more.
+
+    grpc.aio's own thread is one of them, and may never end (https://github.com/grpc/grpc/pull/40989).
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from services.index.stopping import cancelled, stage
+from services.runtime.stopping import cancelled, stage
 from tests.support.service_process import ROOT
 
 HANGS = """
 import asyncio, time
-from services.index.stopping import end_within
+from services.runtime.stopping import end_within
 
 async def serve() -> None:
     end_within(1.0)
