@@ -87,7 +87,7 @@ def _refuse(context: RayServegRPCContext, error: CsrError) -> str:
     status = status_of(error)
     context.set_code(status)
     context.set_details(str(error)[:DETAILS_MAX])
-    context.set_trailing_metadata(error_metadata(error))
+    context.set_trailing_metadata(list(error_metadata(error)))
     return str(status.name)
 
 

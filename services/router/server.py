@@ -29,6 +29,7 @@ from services.router.status import StatusReport
 from services.router.upsert_stream import UpsertStream
 from services.router.visibility import Visibility
 from services.router.write_path import WritePath
+from services.runtime import metrics
 from services.runtime.lifecycle import GrpcHost, HostOptions
 from services.runtime.settings import Settings
 from services.runtime.stopping import cancelled, stage
@@ -90,6 +91,7 @@ class Router:
         Raises:
             OSError: a port is taken.
         """
+        metrics.expose("router")
         await self.host.start(SERVICE_NAMES)
         self._refreshing = asyncio.create_task(self._become_ready())
 

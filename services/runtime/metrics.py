@@ -203,3 +203,11 @@ def gauge(spec: MetricSpec) -> Gauge:
 def histogram(spec: MetricSpec) -> Histogram:
     """Return the process's one Histogram of this specification, in seconds."""
     return Histogram(spec.name, spec.documentation, spec.labels, buckets=LATENCY_BUCKETS)
+
+
+def expose(process: Literal["router", "index"]) -> None:
+    """Make all metrics of a process: a counter that is still 0 must be there, or its first increase goes unseen."""
+    makers = {"counter": counter, "gauge": gauge, "histogram": histogram}
+    for spec in ALL:
+        if process in spec.process:
+            makers[spec.kind](spec)

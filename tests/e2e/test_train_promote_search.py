@@ -174,7 +174,7 @@ def test_codes_of_another_model_are_refused(client: Client, champion: Champion, 
     codes = champion.adapter.encode(queries, 8)
     with pytest.raises(FingerprintMismatch, match=r"codes\.fingerprint") as caught:
         client.search(COLLECTION, codes=Codes(codes.latents, codes.weights, "ab" * 16))
-    assert caught.value.__cause__.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert caught.value.__context__.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_reranking_scores_sparse_hits_by_their_embeddings(
