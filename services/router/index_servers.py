@@ -21,6 +21,7 @@ class IndexServers:
 
     def __init__(self) -> None:
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._stubs: dict[str, shard_pb2_grpc.ShardServiceAsyncStub] = {}
 
     async def search(
         self, server: IndexServer, request: shard_pb2.SearchPartitionsRequest, timeout: float
@@ -67,11 +68,12 @@ class IndexServers:
             await channel.close()
 
     def _stub(self, server: IndexServer) -> "shard_pb2_grpc.ShardServiceAsyncStub":
-        channel = self._channels.get(server.address)
-        if channel is None:
+        stub = self._stubs.get(server.address)
+        if stub is None:
             channel = grpc.aio.insecure_channel(server.address, options=CHANNEL_OPTIONS)
-            self._channels[server.address] = channel
-        return shard_pb2_grpc.ShardServiceStub(channel)
+            stub = shard_pb2_grpc.ShardServiceStub(channel)
+            self._channels[server.address], self._stubs[server.address] = channel, stub
+        return stub
 
 
 @contextmanager

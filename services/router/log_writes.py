@@ -1,6 +1,7 @@
 """Hands all partitions of a write to the store at once, and tells what became of each document."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -83,7 +84,8 @@ class LogWrites:
             positions[partition] = answer.lsn
             for row, outcome in zip(partition_rows, answer.outcomes, strict=True):
                 outcomes[row] = (outcome.status, outcome.version)
-                metrics.counter(metrics.DOCUMENTS_WRITTEN).labels(outcome.status.value).inc()
+            for status, documents in Counter(outcome.status for outcome in answer.outcomes).items():
+                metrics.counter(metrics.DOCUMENTS_WRITTEN).labels(status.value).inc(documents)
         self._directory.saw(record.collection_id, positions)
         if failures:
             raise write_error(failures, len(positions), write_id)
