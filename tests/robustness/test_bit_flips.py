@@ -139,7 +139,10 @@ def test_a_flipped_snapshot_of_the_index_is_refused(tmp_path: Path, measured: Me
     measured(f"{SNAPSHOTS} of {SNAPSHOTS} flips in snapshots of the index refused")
 
 
-@pytest.mark.parametrize("count", [pytest.param(4, id="short"), pytest.param(50, id="long", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(4, id="short"), pytest.param(50, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(1_200)])],
+)
 async def test_an_index_server_does_not_start_from_a_flipped_snapshot(
     tmp_path: Path, count: int, measured: Measured
 ) -> None:
@@ -178,7 +181,10 @@ class Truth:
     digests: list[bytes]
 
 
-@pytest.mark.parametrize("count", [pytest.param(12, id="short"), pytest.param(150, id="long", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(12, id="short"), pytest.param(150, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(1_200)])],
+)
 async def test_a_flipped_append_only_file_never_brings_other_documents(
     tmp_path: Path, count: int, measured: Measured
 ) -> None:
