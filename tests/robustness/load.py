@@ -18,10 +18,12 @@ from tests.robustness.corpus import FINGERPRINT, HIDDEN_DIM, K_MAX, Corpus
 from tests.robustness.history import DAMAGED, DELETED, Count, Operation, Outcome, Read, Recording, Search, Write
 
 PARTITIONS = 4
-DOCUMENTS_PER_WRITE = 12
-QUERIES_PER_SEARCH = 4
+DOCUMENTS_PER_WRITE = 32
+QUERIES_PER_SEARCH = 16
 ATTEMPT_SECONDS = 3.0
 """Longest that one attempt takes, so that few operations wait for a process that died."""
+PACE_SECONDS = 0.04
+"""Least time between two operations of a client: half an hour on a fast machine must fit into memory."""
 WRITE_SECONDS_MAX = 120.0
 """Longest that a write is repeated; after that the service does not heal."""
 
@@ -111,7 +113,9 @@ class Load:
             with Client(self._address, ATTEMPT_SECONDS) as client:
                 worker = _Worker(self, client, self._corpus, random.Random(seed))
                 while not self._stop.is_set():
+                    due = time.monotonic() + PACE_SECONDS
                     worker.do_something()
+                    self._stop.wait(max(0.0, due - time.monotonic()))
         except BaseException as error:
             self._failures.append(error)
 

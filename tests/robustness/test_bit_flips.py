@@ -50,7 +50,7 @@ async def small_world(store: RedisServer) -> AsyncIterator[World]:
     """A collection of a few documents, some of them written twice and some deleted."""
     store.start()
     try:
-        async with connect(store.settings) as redis:
+        async with connect(store.patient_settings) as redis:
             world = await World.create(redis, name="small")
             await world.fill(np.random.default_rng(61), DOCUMENTS)
             yield world
@@ -223,7 +223,7 @@ async def outcome(store: RedisServer, truth: Truth) -> str:
     except RuntimeError:
         return "the store refuses to start"
     try:
-        async with connect(store.settings) as redis:
+        async with connect(store.patient_settings) as redis:
             return await outcome_of_reads(redis, truth)
     finally:
         store.kill()

@@ -132,7 +132,7 @@ async def test_a_million_documents_are_back_in_seconds(tmp_path: Path, measured:
     with_snapshots = IndexServerProcess(store.url, tmp_path, "index-0", **snapshots)
     store.start()
     try:
-        async with connect(store.settings) as redis:
+        async with connect(store.patient_settings) as redis:
             await place(redis, [server])
             million = await write_million(redis)
             await started(server)  # compiles what is not compiled yet

@@ -97,7 +97,7 @@ async def test_partitions_load_while_they_change_fast(
     pool = [random_code(rng) for _ in range(257)]
     store.start()
     try:
-        async with connect(store.settings) as redis:
+        async with connect(store.patient_settings) as redis:
             await place(redis, [server])
             world = await World.create(redis)
             await world.fill(rng, 1_000)

@@ -38,6 +38,11 @@ class RedisServer:
         return RedisSettings(url=self.url, timeout_seconds=2.0)
 
     @property
+    def patient_settings(self) -> RedisSettings:
+        """Settings of a client that a busy machine does not make give up."""
+        return RedisSettings(url=self.url, timeout_seconds=60.0)
+
+    @property
     def running(self) -> bool:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
