@@ -48,6 +48,8 @@ LIVE_SERVICE: Final = "live"
 _HEALTH: Final = "/" + health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _ROOM_FOR_PROBES: Final = 64
 """Calls taken beyond the requests: a server that is merely busy must still say so, or it would be killed for it."""
+_WATCHERS_MAX: Final = 32
+"""Of these, for watching health: such calls never end, and would leave no room for those that only ask."""
 
 Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 StreamHandler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], AsyncGenerator[Any, None]]
@@ -57,13 +59,13 @@ Parser = Callable[[bytes], Any]
 class RequestInterceptor(grpc.aio.ServerInterceptor):
     """Limits requests, turns exceptions into status codes and keeps the request metrics.
 
-    Of unary calls and of streams in both directions, we have no others; a stream counts as one request. Health is
-    counted, but never refused.
+    Of unary calls and of streams in both directions; a stream counts as one request. Of health, which is counted, but
+    not among the requests, only watchers are refused, beyond a number of their own; nobody else streams answers alone.
     """
 
     def __init__(self, concurrent_requests: int) -> None:
-        self._limit = concurrent_requests
-        self._in_flight = 0
+        self._requests = _Room(concurrent_requests, "requests are being answered")
+        self._watchers = _Room(_WATCHERS_MAX, "calls watch health")
 
     async def intercept_service(
         self,
@@ -72,21 +74,35 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """Wrap the handler of one call."""
         handler = await continuation(handler_call_details)
-        if handler is None or not (handler.unary_unary or handler.stream_stream):
+        if handler is None:
             return handler
         service, _, method = str(handler_call_details.method).rpartition("/")
-        behaviour = _parsed(handler) if handler.unary_unary else _streamed(handler)
-        wrap = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_stream_rpc_method_handler
+        if handler.unary_stream:
+            wrap, behaviour = grpc.unary_stream_rpc_method_handler, self._watchers.limited(_parsed(handler))
+        else:
+            streams = bool(handler.stream_stream)
+            wrap = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+            behaviour = _streamed(handler) if streams else _parsed(handler)
+            behaviour = behaviour if service == _HEALTH else self._requests.limited(behaviour)
         return wrap(
-            _observed(method, behaviour if service == _HEALTH else self._limited(behaviour)),
+            _observed(method, behaviour),
             request_deserializer=None,  # _parse does it, where its errors are answered like all others
             response_serializer=handler.response_serializer,
         )
 
-    def _limited(self, handler: Handler) -> Handler:
+
+class _Room:
+    """Takes so many calls at a time and refuses more."""
+
+    def __init__(self, limit: int, full: str) -> None:
+        self._limit = limit
+        self._full = full
+        self._in_flight = 0
+
+    def limited(self, handler: Handler) -> Handler:
         async def handle(raw: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             if self._in_flight >= self._limit:
-                raise Overloaded(f"{self._limit} requests are being answered, no more at a time; try again later")
+                raise Overloaded(f"{self._limit} {self._full}, no more at a time; try again later")
             self._in_flight += 1
             try:
                 return await handler(raw, context)
@@ -97,7 +113,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _parsed(handler: "grpc.RpcMethodHandler[Any, Any]") -> Handler:
-    behaviour, parse = cast(Handler, handler.unary_unary), cast(Parser, handler.request_deserializer)
+    """Return a handler of one request; an answer that is streamed, it writes itself."""
+    behaviour = cast(Handler, handler.unary_unary or handler.unary_stream)
+    parse = cast(Parser, handler.request_deserializer)
 
     async def handle(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
         return await behaviour(_parse(raw, parse), context)

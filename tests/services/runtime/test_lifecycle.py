@@ -288,3 +288,23 @@ def test_metadata_outside_of_a_request_is_empty() -> None:
     """Background calls would carry the id of some request that is long over."""
     structlog.contextvars.clear_contextvars()
     assert request_metadata() == ()
+
+
+async def test_watchers_of_health_leave_room(host: GrpcHost, channel: grpc.aio.Channel) -> None:
+    """Clients that watch health, which never ends, would use up all calls, and a healthy server would be killed."""
+    await host.set_ready(True)
+    health = health_pb2_grpc.HealthStub(channel)
+    watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(80)]
+    answers = await asyncio.gather(*(watch.read() for watch in watches), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert len(refused) == 80 - 32
+    assert {(error.code(), "32 calls watch health" in str(error.details())) for error in refused} == {
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+    }
+    assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+    await count(channel, "any")
+    await host.set_ready(False)
+    told = [await watch.read() for watch, answer in zip(watches, answers, strict=True) if answer not in refused]
+    assert {answer.status for answer in told} == {health_pb2.HealthCheckResponse.NOT_SERVING}
+    for watch in watches:
+        watch.cancel()
