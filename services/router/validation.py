@@ -147,7 +147,7 @@ def checked_payload(field: str, payload: str, declared: Declared) -> bytes:
 
     Raises:
         InvalidRequest: not a JSON object, or a declared field of another type.
-        LimitExceeded: over 64 KiB.
+        LimitExceeded: over 64 KiB, or nested too deeply.
     """
     raw = payload.encode()
     if len(raw) > limits.PAYLOAD_BYTES_MAX:
@@ -155,13 +155,32 @@ def checked_payload(field: str, payload: str, declared: Declared) -> bytes:
     try:
         value = json.loads(payload, parse_constant=_refuse_constant)
     except RecursionError:
-        raise InvalidRequest(f"{field}: nested too deeply") from None
+        raise _too_deep(field) from None
     except ValueError as error:
         raise InvalidRequest(f"{field}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{field}: a JSON object is needed, not {type(value).__name__}")
+    if raw.count(b"{") + raw.count(b"[") > limits.PAYLOAD_DEPTH_MAX and not _within_depth(value):
+        raise _too_deep(field)
     check_fields(value, declared, field)
     return raw
+
+
+def _within_depth(value: object) -> bool:
+    """Return whether no more than PAYLOAD_DEPTH_MAX objects and lists are within each other."""
+    level = [value]
+    for _ in range(limits.PAYLOAD_DEPTH_MAX + 1):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return not level
+
+
+def _too_deep(field: str) -> LimitExceeded:
+    return LimitExceeded(f"{field}: nested too deeply, at most {limits.PAYLOAD_DEPTH_MAX} levels are allowed")
 
 
 def _refuse_constant(name: str) -> NoReturn:

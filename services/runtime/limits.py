@@ -24,6 +24,8 @@ RESPONSE_BYTES_MAX: Final = 64 << 20
 
 ID_BYTES_MAX: Final = 128
 PAYLOAD_BYTES_MAX: Final = 64 << 10
+PAYLOAD_DEPTH_MAX: Final = 100
+"""Objects and lists within each other: readers give up at depths of their own, and the whole answer is lost with it."""
 WRITE_ID_BYTES_MAX: Final = 64
 STREAM_ID_BYTES_MAX: Final = 48
 """A chunk's write id is made of the stream's id and the chunk's number."""

@@ -206,7 +206,12 @@ BAD: list[tuple[Message, type[errors.CsrError], str]] = [
     (upsert(payloads_json=["null"]), errors.InvalidRequest, "a JSON object is needed, not NoneType"),
     (upsert(payloads_json=['{"a":NaN}']), errors.InvalidRequest, "payloads_json[0]: not JSON: NaN is not JSON"),
     (upsert(payloads_json=['{"a":1']), errors.InvalidRequest, "payloads_json[0]: not JSON"),
-    (upsert(payloads_json=[deep(10_000)]), errors.InvalidRequest, "payloads_json[0]: nested too deeply"),
+    (upsert(payloads_json=[deep(10_000)]), errors.LimitExceeded, "payloads_json[0]: nested too deeply"),
+    (
+        upsert(payloads_json=[deep(101)]),
+        errors.LimitExceeded,
+        "payloads_json[0]: nested too deeply, at most 100",
+    ),
     (
         upsert(payloads_json=[json.dumps({"a": "x" * 65_536})]),
         errors.LimitExceeded,
