@@ -16,12 +16,25 @@ from services.index.store.catalog import Catalog, CollectionRecord
 from services.index.store.functions import StorePolicy, ensure_functions
 from services.index.store.placement import PlacementTable, read_placement
 from services.index.store.reports import ServerReport, read_reports
-from services.runtime.errors import CsrError, StoreUnavailable, UnknownCollection, WrongOwner, WrongState
+from services.runtime.errors import (
+    CsrError,
+    FingerprintMismatch,
+    InvalidRequest,
+    InvalidVector,
+    LimitExceeded,
+    StoreUnavailable,
+    UnknownCollection,
+    WrongKind,
+    WrongOwner,
+    WrongState,
+)
 
 log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
 
+_REFUSALS: Final = (InvalidRequest, InvalidVector, LimitExceeded, WrongKind, FingerprintMismatch)
+"""What is wrong by a record that is outdated may be right by the new one."""
 _CLEANING_SECONDS: Final = 60.0
 """Pause between two looks for deletions that were interrupted."""
 
@@ -93,6 +106,17 @@ class Directory:
             self._records[name] = record
         return record
 
+    async def current(self, name: str) -> CollectionRecord:
+        """Return the record of a collection as the store has it now.
+
+        Raises:
+            UnknownCollection: no collection has that name.
+            StoreUnavailable: Redis does not answer.
+        """
+        if await self.catalog.get(name) != self._records.get(name):
+            await self.refresh()
+        return await self.collection(name)
+
     async def answered(self, name: str, answer: Callable[[CollectionRecord], Awaitable[Answer]]) -> Answer:
         """Return the answer from a collection's record, or from its new one if the one in memory was outdated.
 
@@ -108,6 +132,16 @@ class Directory:
             await self.refresh()
             fresh = await self.collection(name)
             if fresh == record and isinstance(error, WrongState):
+                raise
+            return await answer(fresh)
+        except _REFUSALS as error:
+            if self._store_problem is not None:
+                raise
+            try:
+                fresh = await self.current(name)
+            except StoreUnavailable:
+                raise error from None
+            if fresh == record:
                 raise
             return await answer(fresh)
 

@@ -51,7 +51,7 @@ class UpsertStream:
         """
         opening = await _opening(requests)
         self._directory.check_store()
-        record = await self._directory.collection(opening.collection)
+        record = await self._directory.current(opening.collection)  # the stream is pinned to it
         begin = await stream_position(self._redis, record.collection_id, opening.stream_id)
         yield search_pb2.UpsertStreamResponse(sequence=begin)
         ahead = _ReadAhead(self._chunks, record, opening.allow_truncation, begin)

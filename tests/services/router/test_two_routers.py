@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from services.client import Client
-from services.runtime.errors import UnknownCollection, WrongState
+from services.client import Batch, Client, Codes, Eq
+from services.runtime.errors import InvalidRequest, UnknownCollection, WrongState
 from tests.services.router.corpus import create_codes_collection, random_codes
 from tests.support.deployment import Deployment
 from tests.support.service_process import ServiceProcess
@@ -95,3 +95,26 @@ def test_what_a_fresh_look_does_not_change_is_told(client: Client, late: Client,
     for _ in range(2):
         with pytest.raises(WrongState, match="token"):
             late.search(known, codes=CODES, token=token)
+
+
+def test_what_a_replaced_collection_takes_is_told_by_the_new_one(client: Client, late: Client, known: str) -> None:
+    """Codes of the new model and filters over new fields would be refused by every other router for a while."""
+    client.delete_collection(known)
+    create_codes_collection(client, known, fingerprint="cd" * 16, fields={"lang": "keyword"})
+    codes = Codes(CODES.latents, CODES.weights, "cd" * 16)
+    written = late.upsert(known, ["new"], codes=codes, payloads=[{"lang": "de"}])
+    assert [result.status for result in written.results] == ["applied"]
+    client.delete_collection(known)
+    create_codes_collection(client, known, fields={"year": "int"})
+    assert late.count(known, where=Eq("year", 2020)).count == 0
+    with pytest.raises(InvalidRequest, match="'lang' is not declared"):
+        late.count(known, where=Eq("lang", "de"))
+
+
+def test_a_stream_is_opened_for_the_new_collection(client: Client, late: Client, known: str) -> None:
+    """A bulk load right after its collection was replaced would fail as if that had happened under its hands."""
+    client.delete_collection(known)
+    create_codes_collection(client, known)
+    (result,) = late.upsert_stream(known, [Batch(["new"], codes=CODES)])
+    assert [write.status for write in result.results if write is not None] == ["applied"]
+    assert late.count(known).count == 1
