@@ -13,6 +13,7 @@ from services.client.searches import payload_of, receipt_of
 from services.client.tokens import token_message, token_of
 from services.client.types import Token
 from services.client.vectors import codes_of
+from services.runtime.errors import StoreUnavailable
 
 
 def get_request(
@@ -93,3 +94,14 @@ def page(response: search_pb2.ScrollResponse) -> types.Page:
         response.next_cursor,
         receipt_of(response.receipt),
     )
+
+
+def check_payloads(page: types.Page) -> None:
+    """Check that documents without a payload have none: an iterator over documents shows no receipts.
+
+    Raises:
+        StoreUnavailable: the store could not be read, or one of the records is damaged.
+    """
+    if page.receipt.payloads_missing:
+        first, last = page.documents[0].id, page.documents[-1].id
+        raise StoreUnavailable(f"payloads of documents {first!r} to {last!r} could not all be read")

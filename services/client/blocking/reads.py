@@ -173,7 +173,11 @@ class ReadCalls(Connection):
         include_payloads: bool = False,
         token: Token | None = None,
     ) -> Iterator[Document]:
-        """Yield all documents by id, page by page; those written meanwhile may be missing or there."""
+        """Yield all documents by id, page by page; those written meanwhile may be missing or there.
+
+        Raises:
+            StoreUnavailable: payloads of a page could not be read. `scroll_page` returns what there is, flagged.
+        """
         cursor, more = "", True
         while more:
             page = self.scroll_page(
@@ -184,5 +188,6 @@ class ReadCalls(Connection):
                 include_payloads=include_payloads,
                 token=token,
             )
+            reads.check_payloads(page)
             yield from page.documents
             cursor, more = page.next_cursor, bool(page.next_cursor)

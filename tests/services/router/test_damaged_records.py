@@ -6,7 +6,7 @@ import redis
 
 from services.client import Client
 from services.index.store.keys import partition_keys, partition_of
-from services.runtime.errors import CorruptRecord
+from services.runtime.errors import CorruptRecord, StoreUnavailable
 from tests.services.router.corpus import create_codes_collection, found, random_codes
 from tests.support.deployment import MODEL, Deployment
 from tests.support.encoder_server import clustered
@@ -56,3 +56,17 @@ def test_what_cannot_be_scored_is_not_ranked(client: Client, deployment: Deploym
     assert "d3" in [hit.id for hit in client.search(name, embeddings=embeddings[3:4], top_n=40).hits[0]]
     client.upsert(name, ["d3"], embeddings=np.ascontiguousarray(embeddings[3:4]))
     assert client.search(name, embeddings=embeddings[3:4], top_n=1, rerank=40).hits[0][0].score == pytest.approx(1.0)
+
+
+def test_a_list_without_its_payloads_is_not_taken_for_whole(client: Client, deployment: Deployment, name: str) -> None:
+    """A copy of a collection would silently lack the payloads that could not be read."""
+    create_codes_collection(client, name)
+    payloads = [{"row": row} for row in range(10)]
+    token = client.upsert(name, [f"d{row}" for row in range(10)], codes=random_codes(10, 1), payloads=payloads).token
+    assert [document.payload for document in client.scroll(name, include_payloads=True, token=token)] == payloads
+    damage(deployment, client, name, "d7")
+    with pytest.raises(StoreUnavailable, match="payloads of documents 'd0' to 'd9'"):
+        list(client.scroll(name, include_payloads=True))
+    assert len(list(client.scroll(name))) == 10
+    page = client.scroll_page(name, include_payloads=True)
+    assert [document.id for document in page.documents if document.payload is None] == ["d7"]
