@@ -1,5 +1,6 @@
 """Writes: check, encode, hand to the store, and wait until searches see them if asked to."""
 
+import asyncio
 from collections.abc import Sequence
 
 from csr.v1 import search_pb2
@@ -36,7 +37,8 @@ class WritePath:
 
         async def upsert(record: CollectionRecord) -> search_pb2.UpsertResponse:
             self._directory.check_store()  # before the encoder works for nothing
-            checked, write_id = check_upsert(request, record), checked_write_id(request.write_id)
+            write_id = checked_write_id(request.write_id)
+            checked = await asyncio.to_thread(check_upsert, request, record)  # megabytes of JSON hold up all others
             writes = await self._encoder.writes(record, checked, request.allow_truncation, deadline)
             results, token, visible = await self._written(record, writes, write_id, request.wait, deadline)
             return search_pb2.UpsertResponse(results=results, token=token, write_id=write_id, visible=visible)
@@ -53,7 +55,7 @@ class WritePath:
         """
 
         async def update(record: CollectionRecord) -> search_pb2.UpdatePayloadsResponse:
-            checked = check_payload_update(request, record)
+            checked = await asyncio.to_thread(check_payload_update, request, record)
             writes = [
                 PayloadWrite(id, version, payload, input_digest(_PAYLOAD_INPUT, payload))
                 for id, version, payload in zip(checked.ids, checked.versions, checked.payloads, strict=True)
