@@ -8,6 +8,7 @@ from typing import Final
 from csr.v1 import search_pb2
 from services.index.store.catalog import CollectionRecord
 from services.index.store.writer import DocumentWrite
+from services.router.concurrently import concurrently
 from services.router.deadline import Deadline
 from services.router.document_encoder import DocumentEncoder
 from services.router.log_writes import LogWrites
@@ -80,7 +81,7 @@ class ChunkWriter:
                 except REFUSALS as error:
                     refused[row] = of_row(error, row)
 
-        await asyncio.gather(*(encode(place, row) for place, row in enumerate(checked.rows)))
+        await concurrently(encode(place, row) for place, row in enumerate(checked.rows))
         return PreparedChunk(record, {row: writes[row] for row in sorted(writes)}, refused)
 
     async def store(
