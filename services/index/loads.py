@@ -49,12 +49,12 @@ class Loader:
             while True:
                 await self._begin.wait()
                 self._begin.clear()
-                waiting = {held: collection for held, collection in self._waiting.items() if held.stale}
+                waiting = {held: collection for held, collection in self._waiting.items() if _wanted(collection, held)}
                 self._waiting = {}
                 if not self._memory.full():
                     await self._load_small(waiting)
                 for held, collection in waiting.items():
-                    if held.stale and held not in self._tasks:
+                    if _wanted(collection, held) and held not in self._tasks:
                         self._tasks[held] = asyncio.create_task(self._load(collection, held))
         finally:
             self.cancel(list(self._tasks))
@@ -90,7 +90,7 @@ class Loader:
     async def _load(self, collection: CollectionIndex, held: HeldPartition) -> None:
         backoff = Pause(*BACKOFF_SECONDS)
         try:
-            while held.stale:
+            while _wanted(collection, held):
                 try:
                     await self._wait_for_memory(held)
                     async with self._slots:
@@ -121,3 +121,8 @@ class Loader:
                 held.behind_since = begun
         metrics.counter(metrics.INDEX_RELOADS).inc(len(loads))
         self._grown.add((collection.record.collection_id, load.tail.partition) for load in loads)
+
+
+def _wanted(collection: CollectionIndex, held: HeldPartition) -> bool:
+    """Return whether a partition is still to be loaded, and was not released since, perhaps with its collection."""
+    return held.stale and not collection.closed and collection.held.get(held.partition) is held
