@@ -164,10 +164,11 @@ class LogFollower:
         for collection_id, partition in grown:
             collection = self._collections.get(collection_id)
             held = None if collection is None else collection.held.get(partition)
-            if collection is not None and held is not None and not held.stale:
+            if collection is not None and held is not None:
                 if held.behind_since is None:
                     held.behind_since = self.complete_until
-                found.append((collection, held))
+                if not held.stale:  # else a load brings what is new, and until then it is missing
+                    found.append((collection, held))
         return found
 
     async def _read_some(self, followed: list[Followed]) -> bool:
