@@ -130,8 +130,9 @@ class CollectionIndex:
                 )
 
             await self._change(batches, work)
-            level = {partition for partition, batch in batches.items() if batch.tail.lsn >= batch.head_lsn}
-            self._publish(states, {partition for partition in level if not self.held[partition].settled})
+            self._publish(
+                states, {partition for partition, batch in batches.items() if batch.tail.lsn >= batch.head_lsn}
+            )
 
     async def load(self, loads: Collection[PartitionLoad]) -> None:
         """Replace stale partitions by what was loaded; they are ready then, and their logs can be followed.
@@ -148,7 +149,7 @@ class CollectionIndex:
             await self._change(states, lambda: changes_of_loads(loads, self.record.fields) if loads else None)
             for partition, state in states.items():
                 held = self.held[partition]
-                held.stale, held.problem = False, ""
+                held.stale = False
                 held.head_lsn = max(held.head_lsn, state.tail.lsn)
             self._publish(states, states.keys())
 
@@ -226,8 +227,10 @@ class CollectionIndex:
     def _publish(self, states: Mapping[int, PartitionState], ready: Collection[int]) -> None:
         """Show partitions in new states: those that were ready, and those that are from now on."""
         for partition, state in states.items():
-            self.held[partition].state = state
-            self.held[partition].settled |= partition in ready
+            held = self.held[partition]
+            held.state = state
+            if partition in ready:
+                held.settled, held.problem = True, ""
         for generation in self.generations.values():
             positions = generation.published.positions
             reached = {

@@ -179,8 +179,11 @@ class LogFollower:
         reads: defaultdict[CollectionIndex, list[LogRead]] = defaultdict(list)
         for (collection, held), start, batch in zip(followed, starts, batches, strict=True):
             held.head_lsn = batch.head_lsn
-            # Full: what the heads are is all that is wanted. Level for the first time: nothing is new, but it is ready.
-            if not full and (batch.entries or not (held.settled or batch.reload or batch.closed)):
+            if full and batch.entries:  # what the heads are is all that is wanted; serve what there is room for
+                if not held.settled:
+                    held.settled, held.problem = True, self._memory.problem
+            # Level for the first time: nothing is new, but it is ready.
+            elif batch.entries or not (collection.ready(held.partition) or batch.reload or batch.closed):
                 reads[collection].append((start, batch))
         for collection, found in reads.items():
             await self._apply(collection, found)

@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from csr.v1 import shard_pb2
-from services.index.store.keys import partition_keys
+from services.index.store.keys import partition_keys, partition_of
+from services.runtime.errors import PartitionUnavailable
 from tests.services.index.test_bad_days import eventually
 from tests.services.index.world import World, ask, place, random_code, search
 from tests.support.index_server import IndexServerProcess
@@ -190,3 +191,22 @@ async def test_snapshots_of_two_servers_share_a_folder(
         assert other.metric("csr_index_snapshots_restored_total") == 0
     finally:
         other.kill()
+
+
+async def test_a_server_that_starts_with_its_memory_full_serves_what_its_snapshot_has(
+    frail_client: Redis, server: IndexServerProcess, rng: np.random.Generator
+) -> None:
+    """A restart of a server that is full would end in one that never answers again, although it did a moment ago."""
+    world = await filled(frail_client, server, rng)
+    server.kill()
+    await world.upsert({"later": random_code(rng)})
+    behind = partition_of("later", world.record.partitions)
+    level = sorted(set(range(world.record.partitions)) - {behind})
+    server.set(CSR_INDEX__MEMORY_BYTES="1000000")
+    await asyncio.to_thread(server.start)
+    queries = [random_code(rng) for _ in range(5)]
+    answer = await search(server, world.record, queries, level)
+    assert answer.positions == {partition: world.positions[partition] for partition in level}
+    assert answer.hits == world.expected(queries, answer.positions)
+    with pytest.raises(PartitionUnavailable, match="memory is full"):
+        await search(server, world.record, queries, [behind])
