@@ -106,8 +106,9 @@ class Ownership:
             revision = await self._catalog.revision()
             old = time.monotonic() - self._read_all > _READ_ALL_SECONDS
             if old or revision != self._revision or table != self._table:
-                await self._follow(table)
-                self._table, self.term, self._revision = table, table.term, revision
+                complete = await self._follow(table)
+                self._table = table if complete else None  # None: all is gone through again the next time
+                self.term, self._revision = table.term, revision
                 self._read_all = time.monotonic()
         self.known = True
 
@@ -123,7 +124,8 @@ class Ownership:
         self._placed = True
         return table
 
-    async def _follow(self, table: PlacementTable) -> None:
+    async def _follow(self, table: PlacementTable) -> bool:
+        """Bring all collections to what table and catalogue say; return whether that worked with every one."""
         listing = await self._catalog.listing()
         records = {record.collection_id: record for record in listing.records}
         for collection_id in self._collections.keys() - records.keys():
@@ -133,8 +135,14 @@ class Ownership:
             self._loader.cancel(dropped.held.values())
             dropped.close()
             log.info("collection dropped", collection=dropped.record.name, collection_id=collection_id)
+        complete = True
         for record in records.values():
-            await self._update(record, table)
+            try:
+                await self._update(record, table)
+            except Exception as error:  # one bad collection must not keep the others out
+                complete = False
+                report("collection not brought up to date", error, collection=record.name)
+        return complete
 
     async def _update(self, record: CollectionRecord, table: PlacementTable) -> None:
         collection = self._collections.get(record.collection_id)

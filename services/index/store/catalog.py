@@ -104,6 +104,8 @@ class CollectionRecord:
             if layout > RECORD_FORMAT:
                 raise WrongState(f"collection record format {layout}: this release reads up to {RECORD_FORMAT}")
             generations = tuple(GenerationRecord(**generation) for generation in fields.pop("generations"))
+            if [generation.state for generation in generations].count("active") != 1:
+                raise ValueError("exactly one generation is active")
             if not set(fields.get("fields", {}).values()) <= set(FIELD_TYPES):
                 raise ValueError(f"types of fields are {', '.join(FIELD_TYPES)}")
             return cls(**fields, generations=generations)

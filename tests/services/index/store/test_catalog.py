@@ -217,6 +217,7 @@ def test_records_of_a_newer_format_and_nonsense_are_refused(new_record: NewRecor
     with pytest.raises(WrongState, match="format 3"):
         CollectionRecord.from_json(text.replace('"format":2', '"format":3'))
     colour = text.replace('"fields":{}', '"fields":{"colour":"rgb"}')
-    for nonsense in ("", "[]", "{}", text.replace('"k_max"', '"k"'), colour):
+    inactive = text.replace('"state":"active"', '"state":"retained"')
+    for nonsense in ("", "[]", "{}", text.replace('"k_max"', '"k"'), colour, inactive):
         with pytest.raises(CorruptRecord):
             CollectionRecord.from_json(nonsense)
