@@ -115,7 +115,12 @@ async def test_requests_in_flight_are_answered_before_a_server_stops(
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_a_server_at_once(
-    tmp_path: Path, frail_store: RedisServer, frail_client: Redis, rng: np.random.Generator, signal_number: int
+    tmp_path: Path,
+    frail_store: RedisServer,
+    frail_client: Redis,
+    frail_servers: list[IndexServerProcess],
+    rng: np.random.Generator,
+    signal_number: int,
 ) -> None:
     """An operator in a hurry would have to wait for the whole drain, or reach for SIGKILL."""
     server = IndexServerProcess(frail_store.url, tmp_path, "index-hurried", CSR_INDEX__DRAIN_SECONDS="60")
@@ -133,3 +138,4 @@ async def test_a_second_signal_ends_a_server_at_once(
     assert await asyncio.to_thread(process.wait, 5) == -signal_number
     with pytest.raises(CsrError):
         await asked
+    await place(frail_client, frail_servers[:1])
