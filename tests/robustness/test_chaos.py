@@ -46,6 +46,12 @@ def kill_at_random(deployment: Deployment, seconds: float, rng: random.Random) -
         process.start(wait=False)
 
 
+def unhandled_errors(folder: Path) -> list[str]:
+    """Return what services logged about exceptions that nobody expected, with their tracebacks."""
+    lines = [line for path in sorted(folder.glob("*.log")) for line in path.read_text().splitlines()]
+    return [line for line in lines if "unhandled error" in line]
+
+
 @pytest.mark.parametrize(
     "seconds",
     [
@@ -75,6 +81,7 @@ def test_killed_processes_lose_nothing_and_answer_nothing_wrong(
     (tmp_path / "recordings.pickle").write_bytes(pickle.dumps(recordings))  # what a failure is explained from
     rate = assigned.rate + chosen.rate
     measured(f"{rate:.0f} operations/s for {assigned.worked:.0f} s, killed {dict(killed)}; {assigned.summary()}")
+    assert unhandled_errors(tmp_path) == []
     assert assigned.wrong + chosen.wrong == []
     assert rate >= OPERATIONS_PER_SECOND_MIN, "void: too few operations to prove anything"
     for recording in recordings:
