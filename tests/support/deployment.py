@@ -47,7 +47,7 @@ class Deployment:
             folder,
             **{
                 "REDIS_URL": self.redis.url,
-                "CSR_REDIS__TIMEOUT_SECONDS": "2",
+                "CSR_REDIS__TIMEOUT_SECONDS": "10",  # a busy disk may take seconds to flush
                 "CSR_ENCODER__ADDRESS": self.encoder.address,
                 "CSR_ROUTER__REFRESH_SECONDS": "0.2",
                 **settings,

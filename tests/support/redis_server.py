@@ -34,8 +34,8 @@ class RedisServer:
 
     @property
     def settings(self) -> RedisSettings:
-        """Settings of a client that gives up after two seconds."""
-        return RedisSettings(url=self.url, timeout_seconds=2.0)
+        """Settings of a client that waits as long as a busy disk may take to flush."""
+        return RedisSettings(url=self.url, timeout_seconds=10.0)
 
     @property
     def patient_settings(self) -> RedisSettings:

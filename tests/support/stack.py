@@ -52,7 +52,7 @@ class LocalStack:
             "CSR_CACHE_DIR": str(load_settings().cache_dir),
             "MLFLOW_TRACKING_URI": registry_uri,
             "CSR_REDIS__URL": f"redis://127.0.0.1:{self.redis_port}/0",
-            "CSR_REDIS__TIMEOUT_SECONDS": "2",
+            "CSR_REDIS__TIMEOUT_SECONDS": "5",
             "CSR_ROUTER__PORT": str(self.router_port),
             "CSR_ROUTER__METRICS_PORT": str(self.router_metrics_port),
             "CSR_INDEX__PORT": str(self.index_port),

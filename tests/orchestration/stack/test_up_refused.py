@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestration.stack.processes import ProcessRecord, spawn
@@ -112,12 +114,21 @@ def test_a_failure_half_way_stops_what_was_started(
     """A stack that cannot start would leave processes behind, which the next `csr up` trips over."""
     local = LocalStack(tmp_path / "data", champion.registry_uri, ray_cluster.environment)
     forgetful = redis_server("--maxmemory-policy", "allkeys-lru")
-    up = local.start("up", REDIS_URL=forgetful.url)
-    records = started_records(local, up, 1)
-    assert_refused(finish(up), "noeviction")
-    assert [record.name for record in records] == ["encoder"]
-    assert survivors(records) == []
+    done = finish(local.start("up", REDIS_URL=forgetful.url))
+    assert_refused(done, "noeviction")
+    assert "starting encoder" in done.stderr
+    assert processes_of(tmp_path / "data") == []
     assert not local.state_path.exists()
+
+
+def processes_of(data: Path) -> list[str]:
+    """Return the command lines of the processes that run with this data folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("CSR_DATA_DIR") == str(data):
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 def started_records(local: LocalStack, up: "subprocess.Popen[str]", count: int) -> tuple[ProcessRecord, ...]:

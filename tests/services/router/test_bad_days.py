@@ -30,7 +30,7 @@ IDS = [f"d{row}" for row in range(200)]
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A deployment that only this module hurts."""
-    deployment = Deployment(tmp_path_factory.mktemp("bad-days"))
+    deployment = Deployment(tmp_path_factory.mktemp("bad-days"), CSR_REDIS__TIMEOUT_SECONDS="2")
     try:
         deployment.start()
         yield deployment

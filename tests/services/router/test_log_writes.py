@@ -38,7 +38,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 async def redis(server: RedisServer) -> AsyncIterator[Redis]:
     """A client of it; our functions are loaded and a placement table is written."""
-    async with connect(server.settings) as client:
+    async with connect(server.settings.model_copy(update={"timeout_seconds": 3.0})) as client:
         await ensure_functions(client)
         await write_placement(client, PlacementTable(1, 1, (IndexServer("index-0", "127.0.0.1:1"),)), 0)
         yield client
