@@ -158,9 +158,10 @@ def test_searches_do_not_wait_for_a_store_in_trouble(tmp_path: Path, duration: D
 
         with clients.working() as (slow, slow_writes):
             proxy.delay_seconds = 0.2
-            for _ in range(int(duration.seconds / 2)):
-                time.sleep(2.0)
+            time.sleep(duration.seconds / 2)
+            for _ in range(int(duration.seconds / 4)):
                 proxy.reset()
+                time.sleep(2.0)
         proxy.delay_seconds = 0.0
 
         redis.kill()
