@@ -33,17 +33,21 @@ GROWTH_BYTES_MAX = 50 << 20
 
 @dataclass(frozen=True)
 class Duration:
-    """How long each trouble lasts, and how much longer the slowest searches may take then.
+    """How long each trouble lasts, and what is demanded of the times; little where other work shares the machine.
 
     Attributes:
         seconds: Of each trouble, and of the good times before and after.
-        share: Bound of the 99th percentile of search times, as a share of that in good times.
-        slack_seconds: On top of it: what other processes of the machine cost.
+        percentile: Of search times, which is compared with that in good times.
+        share: What it may be then, as a share of that.
+        slack_seconds: On top of it.
+        late_seconds: How long after its deadline a write may fail.
     """
 
     seconds: float
+    percentile: float
     share: float
     slack_seconds: float
+    late_seconds: float
 
 
 @dataclass
@@ -55,11 +59,6 @@ class Seen:
     written: list[str] = field(default_factory=list)
     wrong: int = 0
     staleness: float = 0.0
-
-    @property
-    def p99(self) -> float:
-        """The 99th percentile of the times, in seconds."""
-        return float(np.percentile(self.seconds, 99))
 
 
 Step = Callable[[Client, Seen], None]
@@ -139,8 +138,10 @@ def rss(deployment: Deployment) -> int:
 @pytest.mark.parametrize(
     "duration",
     [
-        pytest.param(Duration(6.0, 3.0, 0.05), id="short"),
-        pytest.param(Duration(60.0, 1.2, 0.003), id="long", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        pytest.param(Duration(6.0, 50, 3.0, 0.1, 3.0), id="short"),
+        pytest.param(
+            Duration(60.0, 99, 1.2, 0.003, 0.5), id="long", marks=[pytest.mark.slow, pytest.mark.timeout(900)]
+        ),
     ],
 )
 def test_searches_do_not_wait_for_a_store_in_trouble(tmp_path: Path, duration: Duration, measured: Measured) -> None:
@@ -180,20 +181,23 @@ def test_searches_do_not_wait_for_a_store_in_trouble(tmp_path: Path, duration: D
     finally:
         deployment.stop()
         proxy.stop()
-    good = float(np.percentile(before.seconds + after.seconds, 99))
+    good, late, absent = (
+        float(np.percentile(seconds, duration.percentile))
+        for seconds in (before.seconds + after.seconds, slow.seconds, gone.seconds)
+    )
     measured(
-        f"p99 of searches {1_000 * good:.1f} ms; store slow and resetting {1_000 * slow.p99:.1f} ms; store gone for "
-        f"{duration.seconds:.0f} s {1_000 * gone.p99:.1f} ms; {len(gone_writes.errors)} writes failed after at most "
+        f"p{duration.percentile} of searches {1_000 * good:.1f} ms; store slow and resetting {1_000 * late:.1f} ms; "
+        f"store gone for {duration.seconds:.0f} s {1_000 * absent:.1f} ms; {len(gone_writes.errors)} writes failed after at most "
         f"{max(gone_writes.seconds):.2f} s (deadline {WRITE_SECONDS} s), answers said they were up to "
         f"{gone.staleness:.0f} s old; memory {growth / 2**20:+.0f} MiB; healed in {healed:.1f} s"
     )
     assert [(seen.errors, seen.wrong) for seen in (before, slow, gone, after)] == 4 * [([], 0)]
-    assert gone.staleness >= 0.9 * duration.seconds > duration.seconds / 2 > before.staleness
-    assert max(slow.p99, gone.p99) <= duration.share * good + duration.slack_seconds
+    assert gone.staleness >= 0.9 * duration.seconds > before.staleness
+    assert max(late, absent) <= duration.share * good + duration.slack_seconds
     assert slow_writes.written, "a slow store still takes writes"
     assert gone_writes.written == []
     assert {type(error) for error in gone_writes.errors} <= {StoreUnavailable, DeadlineSpent}
-    assert max(gone_writes.seconds + slow_writes.seconds) < WRITE_SECONDS + 0.5
+    assert max(gone_writes.seconds + slow_writes.seconds) < WRITE_SECONDS + duration.late_seconds
     assert growth < GROWTH_BYTES_MAX
     assert healed < HEAL_SECONDS_MAX
     assert len(after_writes.errors) <= len(after_writes.written) / 20, "a busy machine costs few writes their deadline"
