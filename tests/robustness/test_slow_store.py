@@ -187,8 +187,8 @@ def test_searches_do_not_wait_for_a_store_in_trouble(tmp_path: Path, duration: D
     )
     measured(
         f"p{duration.percentile} of searches {1_000 * good:.1f} ms; store slow and resetting {1_000 * late:.1f} ms; "
-        f"store gone for {duration.seconds:.0f} s {1_000 * absent:.1f} ms; {len(gone_writes.errors)} writes failed after at most "
-        f"{max(gone_writes.seconds):.2f} s (deadline {WRITE_SECONDS} s), answers said they were up to "
+        f"store gone for {duration.seconds:.0f} s {1_000 * absent:.1f} ms; {len(gone_writes.errors)} writes failed "
+        f"after at most {max(gone_writes.seconds):.2f} s (deadline {WRITE_SECONDS} s), answers said they were up to "
         f"{gone.staleness:.0f} s old; memory {growth / 2**20:+.0f} MiB; healed in {healed:.1f} s"
     )
     assert [(seen.errors, seen.wrong) for seen in (before, slow, gone, after)] == 4 * [([], 0)]
