@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from redis.asyncio import Redis
@@ -62,7 +62,7 @@ async def _costs(settings: RedisSettings, maker: Clustered, rounds: int) -> list
 
 
 def _record(form: Form, generations: int) -> CollectionRecord:
-    states = ("active", "retained", "building")
+    states: Sequence[Literal["active", "retained", "building"]] = ("active", "retained", "building")
     return CollectionRecord(
         name=f"{form}-{generations}",
         collection_id=new_collection_id(),
@@ -72,7 +72,7 @@ def _record(form: Form, generations: int) -> CollectionRecord:
         k_max=K,
         partitions=1,
         generations=tuple(
-            GenerationRecord(number + 1, states[number], "clustered", number + 1, _FINGERPRINT, HIDDEN_DIM)  # type: ignore[arg-type]
+            GenerationRecord(number + 1, states[number], "clustered", number + 1, _FINGERPRINT, HIDDEN_DIM)
             for number in range(generations)
         ),
     )

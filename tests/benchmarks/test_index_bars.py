@@ -1,6 +1,7 @@
 """The goals of the comparison of index engines: what is called reached."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,12 @@ from benchmarks.index_search.ten_million import TenMillion
 
 def line_of(engine: str, p50: float, **known: object) -> Measured:
     """Return what was measured, made up."""
-    usual = {
+    usual: dict[str, Any] = {
         **{"searches": "codes", "exact": True, "p95_ms": p50, "mean_ms": p50, "queries": 200, "recall": 1.0},
         **{"queries_per_second": 1e3 / p50, "batch_queries_per_second": 2e3 / p50, "build_seconds": 1.0},
         **{"identical": True if engine.startswith("ours") else None, "build_rate": 6e5, "bytes_per_document": 256.0},
     }
-    return Measured(engine=engine, p50_ms=p50, settings="", **{**usual, **known})  # type: ignore[arg-type]
+    return Measured(engine=engine, p50_ms=p50, settings="", **(usual | known))
 
 
 def cell_of(set_name: str, k: int, p50: dict[str, float], documents: int = 1_000_000) -> Cell:
